@@ -1,0 +1,1 @@
+"""Rows on disk: journals and Parquet."""

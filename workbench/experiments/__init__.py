@@ -1,0 +1,1 @@
+"""Experiments: run variants over a data set, score, plan and compare."""

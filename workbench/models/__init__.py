@@ -1,0 +1,1 @@
+"""Engines that turn messages into text, and where their models come from."""

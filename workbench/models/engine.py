@@ -1,0 +1,122 @@
+"""Engine: the one small protocol through which every model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["system", "user", "assistant"]
+Quantization = Literal["auto", "none", "int8", "nf4"]
+FinishReason = Literal["stop", "length"]
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Role
+    content: str
+
+
+class Generation(BaseModel):
+    """How text is generated.
+
+    Attributes:
+        max_new_tokens: the answer is cut after this many tokens (finish reason `length`).
+        temperature: 0 is greedy; above it tokens are sampled.
+        top_p: sample from the smallest set of tokens with at least this probability.
+        top_k: sample from this many most likely tokens; 0 is no limit.
+        seed: with the row's id and the repeat it seeds sampling, so neither order nor batching changes an answer.
+        stop: the answer ends before the first of these strings.
+        quantization: `auto` is NF4 with double quantization on CUDA and none on a CPU, where int8 is slower and less exact.
+        constrain: keep the answer to the pipeline's `response_schema` while generating, where it has one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_new_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    quantization: Quantization = "none"
+    constrain: bool = True
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What answers: enough to tell two models apart and to say where one ran."""
+
+    name: str
+    digest: str
+    provider: str
+    device: str
+    dtype: str
+    quantization: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to an engine. `seed_key` (row id and repeat) makes sampling independent of order."""
+
+    messages: tuple[Message, ...]
+    generation: Generation = Generation()
+    response_schema: dict[str, Any] | None = None
+    seed_key: str = ""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An engine's answer to one request.
+
+    Attributes:
+        text: the generated text, without stop strings and special tokens; None where `error_kind` is set.
+        finish_reason: `stop` (the model ended, or a stop string came) or `length`.
+        logprob: sum of the natural log-probabilities of the generated tokens under the unconstrained model.
+        queue_s: seconds from the call of `generate` until this row's batch began.
+        ttft_s: seconds from there to the row's first token.
+        latency_s: seconds from there to the row's last token; rows of one batch share the machine, so compare latencies
+            only between runs of like batches.
+        error_kind: None, or `engine`, `timeout`, `out_of_memory`.
+    """
+
+    text: str | None
+    finish_reason: FinishReason | None = None
+    logprob: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    queue_s: float = 0.0
+    ttft_s: float = 0.0
+    latency_s: float = 0.0
+    cost_usd: float = 0.0
+    cached: bool = False
+    error_kind: str | None = None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """A model that answers. Implementations need nothing else."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Yield `(index of the request, completion)`, each index once, in whatever order they are done.
+
+        A request that fails is a completion with `error_kind`; an exception ends the whole call.
+        """
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Prompt tokens that `messages` take, chat template included."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds. It may be called twice."""
+        ...

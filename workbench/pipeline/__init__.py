@@ -1,0 +1,1 @@
+"""Pipeline: everything that decides an answer, as one frozen object with a digest."""

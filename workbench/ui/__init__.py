@@ -1,0 +1,1 @@
+"""Charts, tables and progress, for marimo, Jupyter and the terminal."""
