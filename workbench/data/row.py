@@ -15,7 +15,7 @@ class Row:
         id: unique within the data set and stable when other rows are added.
         inputs: what a prompt may use, by column name.
         target: the expected answer (text, number, or an object for several target columns); None where there is none.
-        group: rows of one group (a customer, a conversation) are not independent of each other; None where none is named.
+        group: rows of one group (a customer, a conversation) are not independent; None where none is named.
     """
 
     id: str

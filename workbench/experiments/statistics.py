@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +65,9 @@ def newcombe_paired(both: int, first: int, second: int, neither: int, level: flo
     p1, p2 = (both + first) / n, (both + second) / n
     low1, high1 = wilson(both + first, n, level)
     low2, high2 = wilson(both + second, n, level)
-    determinant = both * neither - first * second
+    determinant = float(both * neither - first * second)
     if determinant > 0:
-        determinant = max(determinant - n / 2, 0)  # type: ignore[assignment]
+        determinant = max(determinant - n / 2, 0.0)
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     phi = determinant / math.sqrt(margins) if margins else 0.0
     return _square_and_add(p1, (low1, high1), p2, (low2, high2), phi)
@@ -91,7 +91,7 @@ def cluster_sums(values: npt.ArrayLike, clusters: Sequence[Hashable] | None = No
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.intp)
     size = len(numbers)
-    return np.bincount(codes, weights=data, minlength=size), np.bincount(codes, minlength=size).astype(np.float64)
+    return np.bincount(codes, data, size).astype(np.float64), np.bincount(codes, minlength=size).astype(np.float64)
 
 
 def standard_error(sums: Array, sizes: Array) -> float:
@@ -117,9 +117,10 @@ def paired_bootstrap_t(
 ) -> Interval | None:
     """Studentized (bootstrap-t) interval of the mean difference (Efron and Tibshirani 1993, chapter 12.5).
 
-    Whole clusters are resampled. The bootstrap needs variation: with fewer than `FEWEST_UNITS` clusters, or where so many
-    differences are equal that a tail of the resamples has none, the interval is Student's t instead, or, for differences
-    known to lie within ±`bound`, `bounded_interval`.
+    Whole clusters are resampled. The bootstrap needs variation: with fewer than `FEWEST_UNITS` clusters, or where so
+    many differences are equal that a tail of the resamples has none, the interval is Student's t instead. For
+    differences known to lie within ±`bound` it is `bounded_interval`, as soon as fewer than `FEWEST_UNITS` clusters
+    differ from the common value: the bootstrap then covers 91% where it claims 95% (simulated: 200 rows, 6 differ).
 
     Returns: None for fewer than two independent units, which say nothing about their spread.
     """
@@ -129,8 +130,12 @@ def paired_bootstrap_t(
         return None
     mean, error = float(sums.sum() / sizes.sum()), standard_error(sums, sizes)
     scale = float(np.abs(sums).max()) / float(sizes.sum())
-    if error <= _DEGENERATE * scale or scale == 0.0:
-        return (mean, mean) if bound is None else bounded_interval(diffs, bound, clusters, level)
+    centred = sums - float(np.median(sums / sizes)) * sizes
+    unusual = int((np.abs(centred) > _DEGENERATE * float(np.abs(sums).max(initial=0.0))).sum())
+    if bound is not None and unusual < FEWEST_UNITS:
+        return bounded_interval(diffs, bound, clusters, level)
+    if error <= _DEGENERATE * scale:
+        return mean, mean
     limits: Interval | None = None
     if units >= FEWEST_UNITS:
         ratios = _studentized(sums, sizes, mean, error, n_resamples, seed)
@@ -139,8 +144,6 @@ def paired_bootstrap_t(
         if math.isfinite(lower) and math.isfinite(upper):
             limits = mean - float(upper) * error, mean - float(lower) * error
     if limits is None:
-        if bound is not None:
-            return bounded_interval(diffs, bound, clusters, level)
         from scipy.stats import t
 
         half = float(t.ppf(0.5 + level / 2, units - 1)) * error
@@ -222,10 +225,14 @@ def permutation_p(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values in the same order (Holm 1979); they control the chance of any false claim among them."""
-    if not ps:
-        return []
-    from statsmodels.stats.multitest import multipletests
+    """Holm's adjusted p-values in the same order (Holm 1979); they control the chance of any false claim among them.
 
-    adjusted: Any = multipletests(list(ps), method="holm")[1]
+    The numbers are those of statsmodels' `multipletests`, which is not called because it collects garbage each time:
+    a third of a second in a process that holds a model.
+    """
+    values = np.asarray(ps, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
     return [float(p) for p in adjusted]

@@ -31,7 +31,7 @@ class Generation(BaseModel):
         top_k: sample from this many most likely tokens; 0 is no limit.
         seed: with the row's id and the repeat it seeds sampling, so neither order nor batching changes an answer.
         stop: the answer ends before the first of these strings.
-        quantization: `auto` is NF4 with double quantization on CUDA and none on a CPU, where int8 is slower and less exact.
+        quantization: `auto` is NF4 with double quantization and bf16 on CUDA, int8 on a CPU.
         constrain: keep the answer to the pipeline's `response_schema` while generating, where it has one.
     """
 

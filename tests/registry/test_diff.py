@@ -1,0 +1,72 @@
+"""The difference of two artifacts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.registry.conftest import CLEAR, MakeRun, pipelines
+from workbench.models.engine import Generation
+from workbench.pipeline.steps import Python, Strip
+from workbench.registry.artifact import Artifact
+from workbench.registry.diff import diff
+from workbench.registry.promote import promote
+from workbench.workspace import Layout
+
+
+@pytest.fixture
+def two(layout: Layout, make_run: MakeRun) -> tuple[Artifact, Artifact]:
+    """The second has another prompt, setting, Python step and library than the first."""
+    first = promote(layout, make_run(), "greet", "few")
+    variants = pipelines()
+    variants["few"] = variants["few"].with_(
+        prompt=variants["base"].prompt,
+        generation=Generation(max_new_tokens=8),
+        postprocess=(Strip(), Python(name="shout", source="def postprocess(value):\n    return value.upper() + '!'\n")),
+    )
+    environment = {"python": "3.11.7", "platform": "Linux", "polars": "2.2.0"}
+    run = make_run(
+        {"base": CLEAR["base"], "few": [True] * 55 + [False] * 5},
+        run_id="run-2",
+        variants=variants,
+        changes={"environment": environment},
+    )
+    return first, promote(layout, run, "greet", "few")
+
+
+def test_every_kind_of_change_is_shown(two: tuple[Artifact, Artifact]) -> None:
+    found = diff(*two)
+    assert found
+    assert "-Be brief and right." in found.prompt
+    assert "+Be brief." in found.prompt
+    assert found.settings == {"generation.max_new_tokens": (64, 8)}
+    assert "+    return value.upper() + '!'" in found.files["postprocess/shout.py"]
+    assert found.environment == {"polars": ("2.1.0", "2.2.0"), "jinja2": ("3.1.6", None)}
+    assert found.evidence["run"] == ("run-1", "run-2")
+    assert found.evidence["mean exact"] == (pytest.approx(50 / 60), pytest.approx(55 / 60))
+    text = str(found)
+    assert text.startswith("greet@1 → greet@2\n")
+    assert "generation.max_new_tokens: 64 → 8" in text
+    assert "jinja2: 3.1.6 → none" in text
+    assert json.loads(json.dumps(found.to_json()))["settings"] == {
+        "generation.max_new_tokens": {"before": 64, "after": 8}
+    }
+    assert "mean exact" in found._repr_html_()
+
+
+def test_an_artifact_does_not_differ_from_itself(two: tuple[Artifact, Artifact]) -> None:
+    found = diff(two[0], two[0])
+    assert not found
+    assert str(found) == "greet@1 → greet@1: the same pipeline"
+
+
+def test_text_of_a_prompt_is_escaped_in_a_notebook(layout: Layout, make_run: MakeRun) -> None:
+    variants = pipelines()
+    first = promote(layout, make_run(), "greet", "few")
+    messages = [{"role": "user", "content": "<script>alert(1)</script> {{ text }}"}]
+    variants["few"] = variants["few"].with_(prompt=type(variants["few"].prompt).from_messages(messages))
+    second = promote(layout, make_run(run_id="run-2", variants=variants), "greet", "few")
+    shown = diff(first, second)._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown

@@ -1,0 +1,161 @@
+"""Workspace as people use it: data sets, prompts, experiments, runs and artifacts of one project, from one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.html import callout, escape
+from workbench.workspace import Layout
+
+if TYPE_CHECKING:
+    from workbench.data.dataset import Dataset
+    from workbench.experiments.experiment import Experiment
+    from workbench.experiments.run import Run
+    from workbench.experiments.scorers.base import Scorer
+    from workbench.pipeline.pipeline import Pipeline
+    from workbench.pipeline.prompt import Prompt
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.gate import GateResult
+
+
+class Workspace:
+    """One project on disk. `workbench.open()` makes it.
+
+    Args:
+        notebook: the notebook this is opened in, where the front end does not say (nbval, nbclient, plain Jupyter).
+    """
+
+    def __init__(self, layout: Layout, *, notebook: str | Path | None = None) -> None:
+        self.layout = layout
+        self._notebook = notebook
+
+    @property
+    def root(self) -> Path:
+        return self.layout.root
+
+    @property
+    def model(self) -> str:
+        """The default model of `workbench.toml`."""
+        return self.layout.settings.model
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets here."""
+        from workbench.data.store import list_datasets
+
+        return list_datasets(self.layout)
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set by `name`, `name@version` or `name@sha256:…`.
+
+        Raises:
+            NotFoundError: there is none.
+            DataError: its file is malformed; names the line.
+        """
+        from workbench.data.store import open_dataset
+
+        return open_dataset(self.layout, name)
+
+    def prompt(self, name: str) -> Prompt:
+        """A prompt file of `prompts/` (`triage` or `prompts/triage.md`), or a saved one (`triage@3`).
+
+        Raises:
+            NotFoundError, PromptError: there is none, or it is malformed.
+        """
+        from workbench.registry.prompts import find_prompt
+
+        return find_prompt(self.layout, name)
+
+    def save_prompt(self, name: str, prompt: Prompt, *, message: str = "") -> int:
+        """Keep a prompt as the next version of `name`; the same prompt again is the version it has."""
+        from workbench.registry.prompts import save_prompt
+
+        return save_prompt(self.layout, name, prompt, message=message)
+
+    def experiment(
+        self,
+        name: str,
+        *,
+        dataset: Dataset,
+        variants: Mapping[str, Pipeline],
+        scorers: Sequence[Scorer],
+        repeats: int = 1,
+        primary: str = "",
+    ) -> Experiment:
+        """What is compared on which rows by which scorers; the first variant is the baseline.
+
+        Raises:
+            UsageError: no variants, scorers or rows, or a name that does not fit.
+        """
+        from workbench.experiments.experiment import Experiment
+
+        return Experiment(
+            name, dataset, dict(variants), tuple(scorers), self.layout, repeats, primary, self._notebook
+        )
+
+    def runs(self) -> list[Run]:
+        """Every run, the newest first."""
+        from workbench.experiments.run import list_runs
+
+        return list_runs(self.layout)
+
+    def run(self, name: str = "latest") -> Run:
+        """A run by its id, a unique beginning of it, or `latest`."""
+        from workbench.experiments.run import open_run
+
+        return open_run(self.layout, name)
+
+    def gate(self, run: Run, *, variant: str, over: str | None = None, policy: str | Path | None = None) -> GateResult:
+        """What the policy says of a variant, without promoting it."""
+        from workbench.registry.gate import judge
+        from workbench.registry.policy import find_policy
+
+        return judge(run, find_policy(self.layout, policy), variant, over).result
+
+    def promote(
+        self,
+        run: Run,
+        name: str,
+        *,
+        variant: str,
+        over: str | None = None,
+        alias: str | None = None,
+        policy: str | Path | None = None,
+    ) -> Artifact:
+        """Store a variant as the next version of the artifact `name`, with its evidence, if the gate lets it.
+
+        Raises:
+            GateRefused: with the reasons; the refusal is on record.
+        """
+        from workbench.registry.promote import promote
+
+        return promote(self.layout, run, name, variant, baseline=over, alias=alias, policy=policy)
+
+    def artifact(self, name: str) -> Artifact:
+        """An artifact by `name` (newest version), `name@version`, `name@alias` or `name@sha256:…`."""
+        from workbench.registry.artifact import Artifact
+
+        return Artifact.open(self.layout, name)
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """Every version: name, version, digest, aliases, created_at."""
+        from workbench.registry import names
+
+        return [entry.to_json() for entry in names.ls(self.layout)]
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    def _repr_html_(self) -> str:
+        names = ", ".join(self.datasets()) or "none"
+        return f"<p><b>{escape(self.layout.settings.name)}</b> · {escape(self.root)}</p>" + callout(f"Data sets: {names}")
+
+
+def open(path: str | Path | None = None, *, notebook: str | Path | None = None) -> Workspace:
+    """Open the workspace at `path`, or the nearest one at or above the current folder.
+
+    Raises:
+        WorkspaceError: there is none; the hint says how to make one.
+    """
+    return Workspace(Layout.find(path), notebook=notebook)

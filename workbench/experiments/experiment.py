@@ -1,0 +1,189 @@
+"""Experiment: variants × data set × scorers. Its identity is the digest of these."""
+
+from __future__ import annotations
+
+import random
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import surroundings
+from workbench.data.row import Row
+from workbench.errors import RunLockedError, UsageError
+from workbench.experiments import runner
+from workbench.experiments.records import RunManifest
+from workbench.experiments.run import Run, list_runs
+from workbench.files import digest_json
+from workbench.pipeline.pipeline import Pipeline
+from workbench.progress import progress as progress_bar
+from workbench.workspace import Layout
+
+if TYPE_CHECKING:
+    from workbench.data.dataset import Dataset
+    from workbench.experiments.power import Plan
+    from workbench.experiments.scorers.base import Scorer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared on which rows by which scorers.
+
+    Attributes:
+        variants: pipelines by name; the first is the baseline.
+        repeats: how often each row is asked; repeats of a row are averaged, not counted as rows.
+        primary: the scorer that decides; the first by default.
+        notebook: the notebook that made it, where the front end does not say.
+    """
+
+    name: str
+    dataset: Dataset
+    variants: Mapping[str, Pipeline]
+    scorers: Sequence[Scorer]
+    layout: Layout
+    repeats: int = 1
+    primary: str = ""
+    notebook: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.variants:
+            raise UsageError("an experiment needs at least one variant", hint="Pass variants={'base': pipeline, …}.")
+        if not self.scorers:
+            raise UsageError("an experiment needs at least one scorer", hint="Pass scorers=[wb.scorers.exact()].")
+        names = [scorer.name for scorer in self.scorers]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two scorers have the same name: {', '.join(names)}", hint="Give one another name.")
+        if self.repeats < 1:
+            raise UsageError(f"repeats is {self.repeats}", hint="Ask each row at least once.")
+        if self.primary and self.primary not in names:
+            raise UsageError(f"no scorer is called {self.primary!r}", hint=f"There are: {', '.join(names)}.")
+        if not self.rows:
+            raise UsageError(f"{self.dataset.name} has no rows here", hint="Check the split and the filter.")
+        object.__setattr__(self, "primary", self.primary or names[0])
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        return self.dataset.rows()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the data set's content, each variant's pipeline, the scorers and the repeats."""
+        return digest_json(
+            {
+                "name": self.name,
+                "dataset": self.dataset.digest,
+                "split": self.dataset.split_name,
+                "variants": {name: pipeline.digest for name, pipeline in self.variants.items()},
+                "order": list(self.variants),
+                "scorers": [[scorer.name, scorer.digest] for scorer in self.scorers],
+                "primary": self.primary,
+                "repeats": self.repeats,
+            }
+        )
+
+    def jobs(self) -> Iterator[runner.Job]:
+        """Every question of the experiment: variant, row, repeat."""
+        return (
+            (variant, row, repeat) for variant in self.variants for repeat in range(self.repeats) for row in self.rows
+        )
+
+    def plan(self, *, pilot: int = 5, seed: int = 0, show_progress: bool = True) -> Plan:
+        """What the whole would take and could show, measured on `pilot` rows of every variant. Nothing is recorded."""
+        from workbench.experiments.planning import make_plan
+
+        with progress_bar(len(self.variants), "Pilot", show=show_progress) as bar:
+            return make_plan(self, min(pilot, len(self.rows)), random.Random(seed), bar)
+
+    def run(self, *, fresh: bool = False, show_progress: bool = True) -> Run:
+        """Answer and score every row, going on where an earlier run of the same experiment stopped.
+
+        A complete run without accidents is returned as it is; `fresh` asks everything anew. Ctrl-C keeps what is done.
+
+        Raises:
+            ModelError: a model is not here (before anything is recorded).
+        """
+        models = {name: pipeline.engine().info.to_dict() for name, pipeline in self.variants.items()}
+        for name, pipeline in self.variants.items():
+            pipeline.check_engine(self.variants[name].engine())
+        earlier = None if fresh else next((run for run in self.earlier_runs() if not run.complete or run.failed), None)
+        if earlier is None and not fresh:
+            finished = next((run for run in self.earlier_runs() if run.complete), None)
+            if finished is not None:
+                return finished
+        for run in (earlier, self._new_run(models)):
+            if run is None:
+                continue
+            try:
+                with run.lock():
+                    if not (run.folder / "run.json").exists():
+                        self._remember_dataset()
+                        run.save_manifest()
+                    with progress_bar(run.expected, self.name, show=show_progress) as bar:
+                        runner.execute(self, run, progress=bar)
+                return run
+            except RunLockedError:
+                continue  # another process is at work on that run: this one gets its own
+        raise RunLockedError("every run of this experiment is being written", hint="Try again.")
+
+    def earlier_runs(self) -> list[Run]:
+        """Runs of this very experiment with the models that are here now, the newest first."""
+        digests = {name: pipeline.engine().info.digest for name, pipeline in self.variants.items()}
+        return [
+            run
+            for run in list_runs(self.layout)
+            if run.manifest.experiment_digest == self.digest
+            and {name: model["digest"] for name, model in run.manifest.models.items()} == digests
+        ]
+
+    def _remember_dataset(self) -> None:
+        from workbench.data.store import snapshot
+
+        snapshot(self.layout, self.dataset)
+
+    def _new_run(self, models: dict[str, dict[str, str]]) -> Run:
+        at = runner.now()
+        run_id = f"{at[:19].replace('-', '').replace(':', '').replace('T', '-')}-{self.digest[7:13]}-{uuid.uuid4().hex[:4]}"
+        git = surroundings.git_state(self.layout.root)
+        book = surroundings.notebook(self.notebook)
+        manifest = RunManifest(
+            run_id=run_id,
+            experiment=self.name,
+            experiment_digest=self.digest,
+            dataset=self.dataset.name,
+            dataset_digest=self.dataset.digest,
+            split=self.dataset.split_name,
+            rows=len(self.rows),
+            repeats=self.repeats,
+            variants={name: pipeline.model_dump(mode="json") for name, pipeline in self.variants.items()},
+            pipeline_digests={name: pipeline.digest for name, pipeline in self.variants.items()},
+            scorers=[_described(scorer) for scorer in self.scorers],
+            primary=self.primary,
+            models=models,
+            notebook=_relative(book.path, self.layout.root) if book else None,
+            notebook_digest=book.digest if book else None,
+            git_commit=git.commit if git else None,
+            git_dirty=git.dirty if git else None,
+            command=[Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+            started_at=at,
+            environment=surroundings.environment(),
+        )
+        return Run(self.layout.runs / run_id, manifest)
+
+
+def _described(scorer: Scorer) -> dict[str, Any]:
+    return {
+        "name": scorer.name,
+        "digest": scorer.digest,
+        "kind": scorer.kind,
+        "direction": scorer.direction,
+        "on_error": scorer.on_error,
+        "config": scorer.config(),
+    }
+
+
+def _relative(path: str, root: Path) -> str:
+    resolved = Path(path).resolve()
+    return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else resolved.name

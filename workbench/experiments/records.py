@@ -1,0 +1,126 @@
+"""The columns of a run: one `Call` a question, one `Score` a scorer and question, and the manifest of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# A wrong answer is a result; these are accidents, tried again on the next run.
+RETRIED_ERRORS = frozenset({"engine", "timeout", "out_of_memory"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question to one variant. Texts of structure are canonical JSON; times are seconds; `started_at` is ISO 8601 UTC.
+
+    `output` is the model's raw text, `result` the post-processed value, `logprob` the natural log-probability of the text.
+    """
+
+    run_id: str
+    experiment: str
+    variant: str
+    row_id: str
+    repeat: int
+    trace_id: str
+    tenant: str | None
+    notebook: str | None
+    git_commit: str | None
+    pipeline_digest: str
+    prompt_digest: str
+    model: str
+    model_digest: str
+    input: str
+    output: str | None
+    result: str | None
+    target: str | None
+    group: str | None
+    finish_reason: str | None
+    error_kind: str | None
+    error: str | None
+    logprob: float | None
+    cached: bool
+    tokens_in: int
+    tokens_out: int
+    queue_s: float
+    ttft_s: float
+    latency_s: float
+    cost_usd: float
+    started_at: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What identifies a call within its run."""
+        return (self.variant, self.row_id, self.repeat)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scorer's verdict on one call. `value` is None where it was not scored."""
+
+    run_id: str
+    variant: str
+    row_id: str
+    repeat: int
+    scorer: str
+    scorer_digest: str
+    value: float | None
+    label: str | None
+    explanation: str | None
+
+
+class RunManifest(BaseModel):
+    """`run.json`: what was run, with what, from where; enough to read the rows years later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format_version: Literal[1] = 1
+    run_id: str
+    experiment: str
+    experiment_digest: str
+    dataset: str
+    dataset_digest: str
+    split: str | None
+    rows: int
+    repeats: int
+    variants: dict[str, dict[str, Any]]
+    pipeline_digests: dict[str, str]
+    scorers: list[dict[str, Any]]
+    primary: str
+    models: dict[str, dict[str, str]]
+    notebook: str | None = None
+    notebook_digest: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    command: list[str]
+    started_at: str
+    finished_at: str | None = None
+    environment: dict[str, str]
+
+
+def call_schema() -> dict[str, Any]:
+    """Polars types of the `calls` columns, in order."""
+    return _schema(Call)
+
+
+def score_schema() -> dict[str, Any]:
+    """Polars types of the `scores` columns, in order."""
+    return _schema(Score)
+
+
+def _schema(record: type[Any]) -> dict[str, Any]:
+    import polars as pl
+
+    types = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}
+    return {field.name: types[str(field.type).split(" ")[0]] for field in fields(record)}
+
+
+def frame(records: list[Any], record: type[Any]) -> pl.DataFrame:
+    """Records of one kind as a frame with fixed columns and types, also when empty."""
+    import polars as pl
+
+    columns = {field.name: [getattr(item, field.name) for item in records] for field in fields(record)}
+    return pl.DataFrame(columns, schema=_schema(record))

@@ -1,0 +1,100 @@
+"""An experiment written down in YAML, so that it can be reviewed, repeated and run by CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import NotFoundError, UsageError
+from workbench.experiments.experiment import Experiment
+from workbench.experiments.scorers import scorer_from_config
+from workbench.experiments.starting_point import starting_point
+from workbench.models.engine import Generation
+from workbench.pipeline.prompt import Prompt
+from workbench.workspace import Layout
+
+
+class VariantSpec(BaseModel):
+    """One variant.
+
+    Attributes:
+        prompt: a prompt file, relative to the experiment file or to the workspace.
+        shots: few-shot examples sampled from the data set's train split, in turn from each target; 0 keeps the prompt's own.
+        seed: of that sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prompt: str
+    model: str | None = None
+    shots: int = Field(default=0, ge=0)
+    seed: int = 0
+    generation: Generation | None = None
+
+
+class ExperimentSpec(BaseModel):
+    """The YAML file. The first variant is the baseline; scorers are chosen by the data set's targets unless given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format_version: Literal[1] = 1
+    name: str
+    dataset: str
+    split: str = "test"
+    limit: int | None = Field(default=None, ge=1)
+    variants: dict[str, VariantSpec] = Field(min_length=1)
+    scorers: list[dict[str, Any]] | None = None
+    primary: str = ""
+    repeats: int = Field(default=1, ge=1)
+
+
+def read_experiment(layout: Layout, path: Path) -> Experiment:
+    """The experiment that a YAML file describes.
+
+    Raises:
+        UsageError: no such file, not YAML, or a field that does not fit; names the file and the field.
+    """
+    from workbench.data.store import open_dataset
+
+    try:
+        spec = ExperimentSpec.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no experiment file {path}", hint="Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="Mend the file.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {place or 'the file'}: {first['msg']}", hint="Correct that field.") from None
+    dataset = open_dataset(layout, spec.dataset)
+    rows = dataset.split(spec.split)
+    variants = {}
+    scorers = None
+    for name, variant in spec.variants.items():
+        prompt = Prompt.from_file(_find(variant.prompt, path, layout))
+        if variant.shots:
+            prompt = prompt.with_examples(
+                dataset.split("train").sample(variant.shots, seed=variant.seed, stratify=True).rows()
+            )
+        pipeline, suggested = starting_point(dataset, variant.model or layout.settings.model, prompt)
+        variants[name] = pipeline.with_(generation=variant.generation) if variant.generation else pipeline
+        scorers = scorers or suggested
+    if spec.scorers is not None:
+        scorers = [scorer_from_config(config) for config in spec.scorers]
+    return Experiment(
+        name=spec.name,
+        dataset=rows.head(spec.limit) if spec.limit else rows,
+        variants=variants,
+        scorers=tuple(scorers or ()),
+        layout=layout,
+        repeats=spec.repeats,
+        primary=spec.primary,
+    )
+
+
+def _find(prompt: str, experiment: Path, layout: Layout) -> Path:
+    for folder in (experiment.parent, layout.root):
+        if (folder / prompt).is_file():
+            return folder / prompt
+    raise NotFoundError(f"{experiment}: no prompt file {prompt}", hint="Paths are relative to the file or the workspace.")

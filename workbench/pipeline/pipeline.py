@@ -1,0 +1,210 @@
+"""Pipeline: the one object that notebook, experiment, artifact and gateway all run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from workbench.errors import PipelineError, PostprocessError, PromptError
+from workbench.files import canonical_json, digest_json
+from workbench.models.engine import Completion, Engine, Generation, Request
+from workbench.pipeline import steps
+from workbench.pipeline.prompt import Prompt
+from workbench.pipeline.steps import Step
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a pipeline says to one question.
+
+    Attributes:
+        value: the post-processed value; None where there is an error.
+        completion: the engine's raw answer, with its tokens and times.
+        error_kind: None, `invalid_output` (post-processing rejected the text), or the engine's kind.
+        error: the error in words.
+    """
+
+    value: Any
+    completion: Completion
+    error_kind: str | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.error_kind:
+            return f"[{self.error_kind}] {self.error}"
+        return self.value if isinstance(self.value, str) else json.dumps(self.value, ensure_ascii=False)
+
+
+class Pipeline(BaseModel):
+    """Model, prompt, generation settings, answer schema and post-processing.
+
+    Two pipelines with the same digest give the same answers on the same machine and model.
+
+    Attributes:
+        model: `smollm2-135m`, a folder, or another name that `workbench model ls` lists.
+        model_digest: where set, an engine with another digest is refused. Artifacts set it.
+        response_schema: JSON Schema of the answer. Generation is constrained to it, and the answer parsed and validated.
+        postprocess: steps in order. Empty with a `response_schema` means: parse JSON, validate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+    format_version: Literal[1] = 1
+    model: str
+    model_digest: str | None = None
+    prompt: Prompt
+    generation: Generation = Generation()
+    response_schema: dict[str, Any] | None = None
+    postprocess: tuple[Step, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Pipeline:
+        if self.response_schema is not None:
+            steps.check_schema(self.response_schema)
+        names = [step.name for step in self.postprocess if isinstance(step, steps.Python)]
+        if len(names) != len(set(names)):
+            raise PipelineError("two post-processing files have the same name", hint="Rename one of them.")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, without the parts that are not set."""
+        return digest_json(self.model_dump(mode="json", exclude_none=True))
+
+    def with_(self, **changes: Any) -> Pipeline:
+        """A copy with some fields replaced, checked like a new one."""
+        unknown = sorted(set(changes) - set(Pipeline.model_fields))
+        if unknown:
+            raise PipelineError(f"a pipeline has no {', '.join(unknown)}", hint=f"It has: {', '.join(Pipeline.model_fields)}.")
+        fields = {name: getattr(self, name) for name in Pipeline.model_fields} | changes
+        return Pipeline(**fields)
+
+    @cached_property
+    def effective_steps(self) -> tuple[Step, ...]:
+        """The steps that run: `postprocess`, or JSON and its schema where only a schema is given, or a strip."""
+        if self.postprocess:
+            return self.postprocess
+        if self.response_schema is not None:
+            return (steps.Json(), steps.Schema(json_schema=self.response_schema))
+        return (steps.Strip(),)
+
+    def request(self, inputs: Mapping[str, Any], *, seed_key: str = "") -> Request:
+        """What the engine is asked for these inputs.
+
+        Raises:
+            PromptError: an input is missing.
+        """
+        return Request(self.prompt.render(inputs), self.generation, self.response_schema, seed_key)
+
+    def finish(self, completion: Completion) -> Answer:
+        """Post-process an engine's answer."""
+        if completion.text is None:
+            return Answer(None, completion, completion.error_kind or "engine", completion.error)
+        try:
+            return Answer(steps.apply_steps(self.effective_steps, completion.text), completion)
+        except PostprocessError as error:
+            return Answer(None, completion, "invalid_output", str(error))
+
+    def answers(
+        self, engine: Engine, inputs: Sequence[Mapping[str, Any]], *, seed_keys: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answer many questions, yielding `(index, answer)` as each is done.
+
+        A question whose inputs do not fit the prompt is an answer with `error_kind` `engine`, not an exception: one bad
+        row does not end a run.
+        """
+        self.check_engine(engine)
+        requests: list[Request] = []
+        places: list[int] = []
+        for index, row in enumerate(inputs):
+            try:
+                requests.append(self.request(row, seed_key=seed_keys[index] if seed_keys else str(index)))
+                places.append(index)
+            except PromptError as error:
+                yield index, self.finish(Completion(text=None, error_kind="prompt", error=str(error)))
+        for place, completion in engine.generate(requests):
+            yield places[place], self.finish(completion)
+
+    def check_engine(self, engine: Engine) -> None:
+        """Refuse an engine that is not the model this pipeline was made with.
+
+        Raises:
+            PipelineError: the digests differ.
+        """
+        if self.model_digest and engine.info.digest != self.model_digest:
+            raise PipelineError(
+                f"the pipeline was made with model {self.model_digest}, but {engine.info.name} is {engine.info.digest}",
+                hint=f"Pull the model it was made with: workbench model pull {self.model}",
+            )
+
+    def engine(self) -> Engine:
+        """The engine of this pipeline's model; a process loads each model once.
+
+        Raises:
+            ModelError: the model is not here; the hint says what to run.
+        """
+        from workbench.models.engines import get_engine
+
+        return get_engine(self.model, self.generation.quantization)
+
+    def answer(self, inputs: Mapping[str, Any]) -> Answer:
+        """Answer one question, with tokens, times and the raw text.
+
+        Raises:
+            PromptError: an input is missing.
+            ModelError: the model is not here.
+        """
+        self.prompt.render(inputs)
+        return next(answer for _, answer in self.answers(self.engine(), [inputs]))
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The post-processed answer to one question.
+
+        Raises:
+            PromptError: an input is missing.
+            PipelineError: the model's answer does not pass post-processing.
+        """
+        answer = self.answer(inputs)
+        if answer.error_kind:
+            raise PipelineError(f"no valid answer: {answer.error}", hint="See Pipeline.answer(...) for the raw text.")
+        return answer.value
+
+    def split(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """The pipeline as a skeleton and its parts (`prompt.json`, `postprocess/NAME.py`), for storage by digest."""
+        skeleton = self.model_dump(mode="json", exclude_none=True)
+        parts = {"prompt.json": canonical_json(skeleton["prompt"])}
+        skeleton["prompt"] = {"digest": self.prompt.digest}
+        for dumped in skeleton["postprocess"]:
+            if dumped["kind"] == "python":
+                parts[f"postprocess/{dumped['name']}.py"] = dumped.pop("source").encode()
+        return skeleton, parts
+
+    @classmethod
+    def join(cls, skeleton: Mapping[str, Any], parts: Mapping[str, bytes]) -> Pipeline:
+        """Put back together what `split` took apart.
+
+        Raises:
+            PipelineError: a part is missing, or its digest is not the one the skeleton names.
+        """
+        data = json.loads(json.dumps(dict(skeleton)))
+        try:
+            prompt = json.loads(parts["prompt.json"])
+            if digest_json(prompt) != data["prompt"]["digest"]:
+                raise PipelineError("prompt.json is not the prompt this pipeline names", hint="Verify the artifact.")
+            data["prompt"] = prompt
+            for step in data.get("postprocess", ()):
+                if step["kind"] == "python":
+                    step["source"] = parts[f"postprocess/{step['name']}.py"].decode()
+            return cls.model_validate(data)
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+            raise PipelineError(f"the stored pipeline is malformed: {error}", hint="Verify the artifact.") from None
+
+    def __repr__(self) -> str:
+        return (
+            f"Pipeline(model={self.model!r}, prompt={self.prompt.digest[7:19]}, examples={len(self.prompt.examples)}, "
+            f"digest={self.digest[7:19]})"
+        )

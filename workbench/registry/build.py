@@ -1,0 +1,203 @@
+"""From a variant of a run to an artifact: what it consists of, what each layer is, and its manifest.
+
+Nothing here reads a clock, a path or the present environment: the same run and the same verdict give the same digest.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from workbench.errors import IntegrityError, NotFoundError
+from workbench.files import canonical_json
+from workbench.pipeline.pipeline import Pipeline
+from workbench.registry.oci import MANIFEST_TYPE, TITLE, Descriptor, OciLayout
+
+if TYPE_CHECKING:
+    from workbench.experiments.records import RunManifest
+    from workbench.experiments.run import Run
+
+ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
+VENDOR = "application/vnd.llmops-workbench"
+
+PIPELINE = "pipeline.json"
+PROMPT = "prompt.json"
+POSTPROCESS = "postprocess/"
+CALLS = "evidence/calls.parquet"
+SCORES = "evidence/scores.parquet"
+COMPARISON = "evidence/comparison.json"
+DECISION = "evidence/decision.json"
+GATE = "evidence/gate.json"
+ENVIRONMENT = "environment.lock"
+PROVENANCE = "provenance.json"
+
+_MEDIA_TYPES = {
+    PIPELINE: f"{VENDOR}.pipeline.v1+json",
+    PROMPT: f"{VENDOR}.prompt.v1+json",
+    CALLS: f"{VENDOR}.calls.v1+parquet",
+    SCORES: f"{VENDOR}.scores.v1+parquet",
+    COMPARISON: f"{VENDOR}.comparison.v1+json",
+    DECISION: f"{VENDOR}.decision.v1+json",
+    GATE: f"{VENDOR}.gate.v1+json",
+    ENVIRONMENT: "text/plain",
+    PROVENANCE: f"{VENDOR}.provenance.v1+json",
+}
+_ROW_ORDER = ("variant", "row_id", "repeat")
+
+
+def build(
+    store: OciLayout,
+    run: Run,
+    variant: str,
+    *,
+    baseline: str | None,
+    comparison: dict[str, Any] | None,
+    decision: dict[str, Any] | None,
+    gate: dict[str, Any],
+) -> str:
+    """Store `variant` of `run` with its evidence, and return the manifest's digest.
+
+    `comparison` and `decision` are None where the run has a single variant.
+
+    Raises:
+        NotFoundError: the run has no such variant.
+        IntegrityError: the run's manifest does not agree with itself.
+    """
+    manifest = run.manifest
+    evaluated = evaluated_pipeline(manifest, variant)
+    pipeline = evaluated.with_(model_digest=evaluated.model_digest or manifest.models[variant]["digest"])
+    skeleton, parts = pipeline.split()
+    files = {PIPELINE: canonical_json(skeleton), **parts}
+    files[CALLS] = parquet(run.calls(), _ROW_ORDER)
+    files[SCORES] = parquet(run.scores(), (*_ROW_ORDER, "scorer"))
+    if comparison is not None:
+        files[COMPARISON] = canonical_json(comparison)
+    if decision is not None:
+        files[DECISION] = canonical_json(decision)
+    files[GATE] = canonical_json(gate)
+    files[ENVIRONMENT] = environment_lock(manifest.environment)
+    files[PROVENANCE] = canonical_json(provenance(manifest, variant, baseline, pipeline.digest))
+
+    layers = [
+        store.put_blob(data, _media_type(title), annotations={TITLE: title}) for title, data in sorted(files.items())
+    ]
+    config = store.put_blob(canonical_json(_config(manifest, variant, layers)), CONFIG_TYPE)
+    return store.add_manifest(_manifest(manifest, variant, config, layers)).digest
+
+
+def evaluated_pipeline(manifest: RunManifest, variant: str) -> Pipeline:
+    """The pipeline that a run evaluated as `variant`.
+
+    Raises:
+        NotFoundError: the run has no such variant.
+        IntegrityError: its digest is not the one the run recorded.
+    """
+    if variant not in manifest.variants:
+        raise NotFoundError(
+            f"run {manifest.run_id} has no variant {variant!r}", hint=f"It has: {', '.join(manifest.variants)}."
+        )
+    pipeline = Pipeline.model_validate(manifest.variants[variant])
+    if pipeline.digest != manifest.pipeline_digests[variant]:
+        raise IntegrityError(
+            f"run {manifest.run_id}: the pipeline of {variant!r} does not match its digest",
+            hint="Run the experiment again.",
+        )
+    return pipeline
+
+
+def parquet(rows: pl.DataFrame, order: tuple[str, ...]) -> bytes:
+    """Rows as Parquet, sorted and with fixed settings, so that equal rows give equal bytes."""
+    buffer = io.BytesIO()
+    rows.sort(order).write_parquet(
+        buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=65_536
+    )
+    return buffer.getvalue()
+
+
+def environment_lock(environment: Mapping[str, str]) -> bytes:
+    """The distributions a run was made with, a `name==version` a line, under comments that name Python and platform."""
+    about = {name: environment[name] for name in ("python", "platform") if name in environment}
+    pins = sorted(f"{name}=={version}" for name, version in environment.items() if name not in about)
+    return "".join(f"{line}\n" for line in [*(f"# {key} {value}" for key, value in about.items()), *pins]).encode()
+
+
+def provenance(manifest: RunManifest, variant: str, baseline: str | None, stored_digest: str) -> dict[str, Any]:
+    """Where the artifact comes from.
+
+    `pipeline_digest` is the pipeline as the run evaluated it; `stored_pipeline_digest` is the same pipeline held to the
+    model's digest, as the artifact carries it.
+    """
+    return {
+        "format_version": 1,
+        "run_id": manifest.run_id,
+        "experiment": manifest.experiment,
+        "experiment_digest": manifest.experiment_digest,
+        "variant": variant,
+        "baseline": baseline,
+        "pipeline_digest": manifest.pipeline_digests[variant],
+        "stored_pipeline_digest": stored_digest,
+        "model": dict(manifest.models[variant]),
+        "dataset": {
+            "name": manifest.dataset,
+            "digest": manifest.dataset_digest,
+            "split": manifest.split,
+            "rows": manifest.rows,
+            "repeats": manifest.repeats,
+        },
+        "scorers": list(manifest.scorers),
+        "primary": manifest.primary,
+        "notebook": manifest.notebook,
+        "notebook_digest": manifest.notebook_digest,
+        "git_commit": manifest.git_commit,
+        "git_dirty": manifest.git_dirty,
+        "command": list(manifest.command),
+        "started_at": manifest.started_at,
+        "finished_at": manifest.finished_at,
+    }
+
+
+def _media_type(title: str) -> str:
+    return "text/x-python" if title.startswith(POSTPROCESS) else _MEDIA_TYPES[title]
+
+
+def _config(manifest: RunManifest, variant: str, layers: list[Descriptor]) -> dict[str, Any]:
+    """The model configuration of the ModelPack specification (modelpack/model-spec, docs/config.md)."""
+    model = manifest.models[variant]
+    descriptor = {
+        "createdAt": manifest.started_at,
+        "name": model["name"],
+        "title": f"{manifest.experiment}: {variant}",
+        "description": f"Variant {variant} of run {manifest.run_id}, evaluated on {manifest.dataset}.",
+    }
+    if manifest.git_commit:
+        descriptor["revision"] = manifest.git_commit
+    return {
+        "descriptor": descriptor,
+        "config": {
+            "precision": model["dtype"],
+            "quantization": model["quantization"],
+            "capabilities": {"inputTypes": ["text"], "outputTypes": ["text"]},
+        },
+        "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in layers]},
+    }
+
+
+def _manifest(manifest: RunManifest, variant: str, config: Descriptor, layers: list[Descriptor]) -> dict[str, Any]:
+    annotations = {
+        "org.opencontainers.image.created": manifest.started_at,
+        "org.opencontainers.image.title": f"{manifest.experiment}: {variant}",
+    }
+    if manifest.git_commit:
+        annotations["org.opencontainers.image.revision"] = manifest.git_commit
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": ARTIFACT_TYPE,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+        "annotations": annotations,
+    }

@@ -1,0 +1,161 @@
+"""What changed between two artifacts: prompt, settings, post-processing, environment and the evidence behind each."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from workbench.files import canonical_json, short
+from workbench.html import escape, table
+from workbench.pipeline.prompt import Prompt
+from workbench.registry import build
+from workbench.registry.artifact import Artifact
+
+# Old and new value by name; None where that side has none.
+Changes: TypeAlias = Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class ArtifactDiff:
+    """The changes from `before` to `after`.
+
+    Attributes:
+        prompt: unified diff of the prompts' Markdown form, a line each; empty where they are the same.
+        settings: model, generation settings and answer schema, by dotted path.
+        postprocess: the steps in their order, as one JSON text each side; the files of Python steps as unified diffs in
+            `files`.
+        environment: versions of the distributions that the runs were made with.
+        evidence: run, data set, decision, and the mean of each scorer.
+    """
+
+    before: str
+    after: str
+    prompt: tuple[str, ...]
+    settings: Changes
+    postprocess: Changes
+    files: Mapping[str, tuple[str, ...]]
+    environment: Changes
+    evidence: Changes
+
+    def __bool__(self) -> bool:
+        """Whether the artifacts answer differently; the environment and the evidence do not count."""
+        return bool(self.prompt or self.settings or self.postprocess or self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        def pairs(changes: Changes) -> dict[str, dict[str, Any]]:
+            return {name: {"before": old, "after": new} for name, (old, new) in changes.items()}
+
+        return {
+            "before": self.before,
+            "after": self.after,
+            "same_pipeline": not self,
+            "prompt": list(self.prompt),
+            "settings": pairs(self.settings),
+            "postprocess": pairs(self.postprocess),
+            "files": {name: list(lines) for name, lines in self.files.items()},
+            "environment": pairs(self.environment),
+            "evidence": pairs(self.evidence),
+        }
+
+    def _sections(self) -> list[tuple[str, Changes]]:
+        sections = [
+            ("settings", self.settings),
+            ("post-processing", self.postprocess),
+            ("environment", self.environment),
+            ("evidence", self.evidence),
+        ]
+        return [(title, changes) for title, changes in sections if changes]
+
+    def _texts(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(title, lines) for title, lines in [("prompt", self.prompt), *self.files.items()] if lines]
+
+    def __str__(self) -> str:
+        lines = [f"{self.before} → {self.after}" + ("" if self else ": the same pipeline")]
+        for title, text in self._texts():
+            lines += ["", title, *(f"  {line}" for line in text)]
+        for title, changes in self._sections():
+            lines += ["", title]
+            lines += [f"  {name}: {_show(old)} → {_show(new)}" for name, (old, new) in changes.items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{escape(self.before)} → {escape(self.after)}</b>{'' if self else ': the same pipeline'}</p>"]
+        for title, text in self._texts():
+            parts.append(f"<p>{escape(title)}</p><pre style='white-space:pre-wrap'>{escape(chr(10).join(text))}</pre>")
+        for title, changes in self._sections():
+            rows = [(name, _show(old), _show(new)) for name, (old, new) in changes.items()]
+            parts.append(table([title, self.before, self.after], rows))
+        return "".join(parts)
+
+
+def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
+    """What changed from one artifact to another.
+
+    Raises:
+        IntegrityError: a layer that is read is damaged.
+    """
+    names = [f"{artifact.name}@{artifact.version}" for artifact in (before, after)]
+    skeletons = [json.loads(artifact.read(build.PIPELINE)) for artifact in (before, after)]
+    prompts = [Prompt.model_validate_json(artifact.read(build.PROMPT)).to_text() for artifact in (before, after)]
+    steps = [skeleton.pop("postprocess", []) for skeleton in skeletons]
+    for skeleton in skeletons:
+        del skeleton["prompt"]
+    titles = sorted(t for t in {*before.layers, *after.layers} if t.startswith(build.POSTPROCESS))
+    files = {title: _lines(_text(before, title), _text(after, title), *names) for title in titles}
+    return ArtifactDiff(
+        before=names[0],
+        after=names[1],
+        prompt=_lines(*prompts, *names),
+        settings=_changes(_flat(skeletons[0]), _flat(skeletons[1])),
+        postprocess=_changes(*({"steps": canonical_json(side).decode()} for side in steps)),
+        files={title: lines for title, lines in files.items() if lines},
+        environment=_changes(before.environment, after.environment),
+        evidence=_changes(_headline(before), _headline(after)),
+    )
+
+
+def _headline(artifact: Artifact) -> dict[str, Any]:
+    source, evidence = artifact.provenance, artifact.evidence()
+    data = source["dataset"]
+    scored = evidence.scores.filter(evidence.scores["variant"] == source["variant"])
+    # A scorer without a single value has no mean here: None, never 0.
+    means = {
+        str(scorer): values["value"].mean() for (scorer,), values in scored.group_by("scorer", maintain_order=True)
+    }
+    return {
+        "run": source["run_id"],
+        "variant": source["variant"],
+        "data set": f"{data['name']} ({short(data['digest'])}), split {data['split'] or 'all'}, {data['rows']} rows",
+        "decision": evidence.decision["sentence"] if evidence.decision else None,
+        **{f"mean {scorer}": mean for scorer, mean in sorted(means.items())},
+    }
+
+
+def _text(artifact: Artifact, title: str) -> str:
+    return artifact.read(title).decode() if title in artifact.layers else ""
+
+
+def _lines(old: str, new: str, before: str, after: str) -> tuple[str, ...]:
+    return tuple(difflib.unified_diff(old.splitlines(), new.splitlines(), before, after, lineterm=""))
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value}
+    return flat
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    names = [*old, *(name for name in new if name not in old)]
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,330 @@
+"""Names, versions and aliases of artifacts, and the history of every move.
+
+A name's versions count from 1 and never change. An alias points at one version; moving it, and moving it back, are
+events. Several processes may write at once: each gets its own version number.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from workbench.errors import NotFoundError, UsageError
+from workbench.state.db import Alias, ArtifactVersion, Event, reading, timestamp, writing
+from workbench.workspace import Layout
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{6,64}")
+
+
+@dataclass(frozen=True)
+class NamedVersion:
+    """One version of a named artifact and the aliases that point at it now."""
+
+    name: str
+    version: int
+    digest: str
+    aliases: tuple[str, ...]
+    created_at: str
+    run_id: str | None = None
+    variant: str | None = None
+    decision: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "aliases": list(self.aliases),
+            "created_at": self.created_at,
+        }
+
+
+@dataclass(frozen=True)
+class Move:
+    """One event in a name's history. `kind` is `register`, `alias`, `rollback` or `refuse`."""
+
+    at: str
+    kind: str
+    name: str
+    alias: str | None
+    from_version: int | None
+    to_version: int | None
+    actor: str
+    detail: Mapping[str, Any]
+
+
+def register(
+    layout: Layout,
+    name: str,
+    digest: str,
+    *,
+    run_id: str | None = None,
+    variant: str | None = None,
+    decision: str | None = None,
+    alias: str | None = None,
+    actor: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    at: datetime | None = None,
+) -> int:
+    """The version of `name` that has `digest`: the one it has already, else the next number.
+
+    With `alias`, that alias moves to the version in the same transaction.
+
+    Raises:
+        UsageError: the name or the alias is malformed.
+    """
+    check_name(name)
+    if alias is not None:
+        check_alias(alias)
+    with writing(layout.state_url) as session:
+        found = session.scalar(select(ArtifactVersion).filter_by(name=name, digest=digest))
+        if found is None:
+            latest = session.scalar(select(func.max(ArtifactVersion.version)).filter_by(name=name)) or 0
+            found = ArtifactVersion(
+                name=name,
+                version=latest + 1,
+                digest=digest,
+                created_at=timestamp(at),
+                run_id=run_id,
+                variant=variant,
+                decision=decision,
+            )
+            session.add(found)
+            session.flush()
+            _log(session, "register", name, None, None, found.version, actor, detail, at)
+        if alias is not None:
+            _move(session, "alias", name, alias, found.version, actor, detail, at)
+        return found.version
+
+
+def set_alias(
+    layout: Layout, name: str, alias: str, version: int, *, actor: str | None = None, at: datetime | None = None
+) -> NamedVersion:
+    """Point an alias at a version. Where it points there already, nothing is recorded.
+
+    Raises:
+        NotFoundError: the name has no such version.
+        UsageError: the alias is malformed.
+    """
+    check_alias(alias)
+    with writing(layout.state_url) as session:
+        _version(session, name, version)
+        _move(session, "alias", name, alias, version, actor, None, at)
+        return _describe(session, _version(session, name, version))
+
+
+def rollback(
+    layout: Layout, name: str, alias: str, *, actor: str | None = None, at: datetime | None = None
+) -> NamedVersion:
+    """Point an alias back at the version before the present one; again, at the one before that.
+
+    Raises:
+        NotFoundError: no such alias, or it never pointed anywhere else.
+    """
+    with writing(layout.state_url) as session:
+        if session.get(Alias, (name, alias)) is None:
+            raise _no_alias(session, name, alias)
+        trail = _trail(session, name, alias)
+        if len(trail) < 2:
+            raise NotFoundError(
+                f"{name}@{alias} has always pointed at version {trail[-1]}",
+                hint=f"Move it with: workbench artifact alias {name}@VERSION {alias}",
+            )
+        _move(session, "rollback", name, alias, trail[-2], actor, None, at)
+        return _describe(session, _version(session, name, trail[-2]))
+
+
+def record_refusal(
+    layout: Layout,
+    name: str,
+    alias: str | None,
+    detail: Mapping[str, Any],
+    *,
+    actor: str | None = None,
+    at: datetime | None = None,
+) -> None:
+    """Note that a gate refused a promotion to `name`."""
+    with writing(layout.state_url) as session:
+        _log(session, "refuse", name, alias, None, None, actor, detail, at)
+
+
+def resolve(layout: Layout, reference: str) -> NamedVersion:
+    """The version that `NAME` (its newest), `NAME@3`, `NAME@ALIAS` or `NAME@sha256:…` (six digits or more) means.
+
+    Raises:
+        NotFoundError: no such name, version, alias or digest; the hint lists what there is.
+        UsageError: the reference is malformed.
+    """
+    name, separator, selector = reference.partition("@")
+    check_name(name)
+    with reading(layout.state_url) as session:
+        if not separator:
+            return _describe(session, _version(session, name, None))
+        if selector.isdecimal() and selector.isascii():
+            return _describe(session, _version(session, name, int(selector)))
+        if selector.startswith("sha256:"):
+            return _describe(session, _by_digest(session, name, selector))
+        check_alias(selector)
+        alias = session.get(Alias, (name, selector))
+        if alias is None:
+            raise _no_alias(session, name, selector)
+        return _describe(session, _version(session, name, alias.version))
+
+
+def ls(layout: Layout, name: str | None = None) -> tuple[NamedVersion, ...]:
+    """All versions, or those of one name, by name and version."""
+    query = select(ArtifactVersion).order_by(ArtifactVersion.name, ArtifactVersion.version)
+    with reading(layout.state_url) as session:
+        rows = session.scalars(query.filter_by(name=name) if name is not None else query)
+        return tuple(_describe(session, row) for row in rows)
+
+
+def history(layout: Layout, name: str) -> tuple[Move, ...]:
+    """Everything done under a name, oldest first; refusals too."""
+    with reading(layout.state_url) as session:
+        return tuple(
+            Move(e.at, e.kind, e.name, e.alias, e.from_version, e.to_version, e.actor, e.detail)
+            for e in session.scalars(select(Event).filter_by(name=name).order_by(Event.id))
+        )
+
+
+def check_name(name: str) -> None:
+    """Refuse a malformed name.
+
+    Raises:
+        UsageError: it is not lower-case letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not an artifact's name",
+            hint="Use lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse a malformed alias.
+
+    Raises:
+        UsageError: it is not formed like a name, or is all digits and so would look like a version.
+    """
+    if not _NAME.fullmatch(alias) or alias.isdecimal():
+        raise UsageError(
+            f"{alias!r} is not an alias",
+            hint="Use lower-case letters, digits, '.', '_' and '-', not digits alone: staging, prod, canary.",
+        )
+
+
+def current_user() -> str:
+    """Who runs this process, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in some containers
+        return "unknown"
+
+
+def _version(session: Session, name: str, version: int | None) -> ArtifactVersion:
+    query = select(ArtifactVersion).filter_by(name=name).order_by(ArtifactVersion.version.desc())
+    found = session.scalars(query if version is None else query.filter_by(version=version)).first()
+    if found is not None:
+        return found
+    latest = session.scalar(select(func.max(ArtifactVersion.version)).filter_by(name=name))
+    if latest is None:
+        names = sorted(set(session.scalars(select(ArtifactVersion.name))))
+        there = f"There are: {', '.join(names)}." if names else "Make one with: workbench promote RUN NAME"
+        raise NotFoundError(f"no artifact {name!r}", hint=there)
+    raise NotFoundError(f"{name} has no version {version}", hint=f"Its newest is {latest}.")
+
+
+def _by_digest(session: Session, name: str, digest: str) -> ArtifactVersion:
+    if not _DIGEST.fullmatch(digest):
+        raise UsageError(f"{digest!r} is not a digest", hint="Write sha256: and at least six hexadecimal digits.")
+    _version(session, name, None)
+    found = session.scalars(
+        select(ArtifactVersion).filter_by(name=name).where(ArtifactVersion.digest.startswith(digest))
+    ).all()
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{digest} is the start of {len(found)} digests of {name}", hint="Write more of it.")
+    raise NotFoundError(f"{name} has no version with digest {digest}", hint=f"See: workbench artifact ls {name}")
+
+
+def _no_alias(session: Session, name: str, alias: str) -> NotFoundError:
+    _version(session, name, None)
+    aliases = session.scalars(select(Alias.alias).filter_by(name=name).order_by(Alias.alias)).all()
+    there = f"It has: {', '.join(aliases)}." if aliases else f"Set one with: workbench artifact alias {name} {alias}"
+    return NotFoundError(f"{name} has no alias {alias!r}", hint=there)
+
+
+def _trail(session: Session, name: str, alias: str) -> list[int]:
+    """The versions an alias pointed at that were not rolled back, oldest first; the last is the present one."""
+    trail: list[int] = []
+    events = session.scalars(select(Event).filter_by(name=name, alias=alias).order_by(Event.id))
+    for event in events:
+        if event.kind == "alias" and event.to_version is not None:
+            trail.append(event.to_version)
+        elif event.kind == "rollback":
+            trail.pop()
+    return trail
+
+
+def _move(
+    session: Session,
+    kind: str,
+    name: str,
+    alias: str,
+    version: int,
+    actor: str | None,
+    detail: Mapping[str, Any] | None,
+    at: datetime | None,
+) -> None:
+    row = session.get(Alias, (name, alias))
+    before = row.version if row else None
+    if before == version:
+        return
+    if row is None:
+        session.add(Alias(name=name, alias=alias, version=version, moved_at=timestamp(at)))
+    else:
+        row.version, row.moved_at = version, timestamp(at)
+    _log(session, kind, name, alias, before, version, actor, detail, at)
+    session.flush()
+
+
+def _log(
+    session: Session,
+    kind: str,
+    name: str,
+    alias: str | None,
+    before: int | None,
+    after: int | None,
+    actor: str | None,
+    detail: Mapping[str, Any] | None,
+    at: datetime | None,
+) -> None:
+    session.add(
+        Event(
+            at=timestamp(at),
+            kind=kind,
+            name=name,
+            alias=alias,
+            from_version=before,
+            to_version=after,
+            actor=actor or current_user(),
+            detail=dict(detail or {}),
+        )
+    )
+
+
+def _describe(session: Session, row: ArtifactVersion) -> NamedVersion:
+    aliases = session.scalars(select(Alias.alias).filter_by(name=row.name, version=row.version).order_by(Alias.alias))
+    return NamedVersion(
+        row.name, row.version, row.digest, tuple(aliases), row.created_at, row.run_id, row.variant, row.decision
+    )

@@ -1,0 +1,158 @@
+"""A folder in the OCI image layout: blobs by digest, and an index of manifests.
+
+Image layout and manifest: OCI image-spec 1.1 (image-layout.md, manifest.md, descriptor.md), so that any OCI tool can
+copy what lies here to a registry.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import IntegrityError
+from workbench.files import atomic_file, canonical_json, digest_bytes, digest_file, write_atomic
+from workbench.state.lock import locked
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+TITLE = "org.opencontainers.image.title"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a blob is and which bytes it must have. `size` is in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The file name that the blob stands for; empty where it has none."""
+        return self.annotations.get(TITLE, "")
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.annotations:
+            data["annotations"] = dict(self.annotations)
+        if self.artifact_type:
+            data["artifactType"] = self.artifact_type
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> Descriptor:
+        """Read a descriptor.
+
+        Raises:
+            IntegrityError: a field is missing or of the wrong type.
+        """
+        try:
+            descriptor = cls(
+                data["mediaType"], data["digest"], data["size"], data.get("annotations", {}), data.get("artifactType")
+            )
+            if not _DIGEST.fullmatch(descriptor.digest) or not isinstance(descriptor.size, int):
+                raise ValueError
+            _ = descriptor.title
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise IntegrityError(f"malformed descriptor {data!r}", hint="Restore the manifest from a copy.") from None
+        return descriptor
+
+
+class OciLayout:
+    """An OCI image layout at `path`. The folder is made by the first write."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def blob_path(self, digest: str) -> Path:
+        """Where the blob with this digest lies, whether or not it is there.
+
+        Raises:
+            IntegrityError: not a sha256 digest, so not something that could have been stored.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise IntegrityError(f"{digest!r} is not a sha256 digest", hint="Restore the manifest from a copy.")
+        return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+    def put_blob(
+        self, data: bytes | Path, media_type: str, *, annotations: Mapping[str, str] | None = None
+    ) -> Descriptor:
+        """Store bytes, or a file's bytes, under their digest. A blob that is there and whole is left as it is."""
+        digest = digest_bytes(data) if isinstance(data, bytes) else digest_file(data)
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        target = self.blob_path(digest)
+        self._begin()
+        # A blob that was damaged on disk is replaced: storing again is how it is mended.
+        if not target.is_file() or digest_file(target) != digest:
+            if isinstance(data, bytes):
+                write_atomic(target, data)
+            else:
+                with data.open("rb") as source, atomic_file(target) as file:
+                    while chunk := source.read(_CHUNK):
+                        file.write(chunk)
+        return Descriptor(media_type, digest, size, dict(annotations or {}))
+
+    def read_blob(self, digest: str, *, title: str = "") -> bytes:
+        """The bytes with this digest, hashed again.
+
+        Raises:
+            IntegrityError: they are not there or are not those bytes any more; names `title`, the digest and the file.
+        """
+        path = self.blob_path(digest)
+        subject = f"{title} ({digest})" if title else digest
+        hint = "Restore it from a copy, or promote the run again."
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise IntegrityError(f"{subject} is missing: {path}", hint=hint) from None
+        if digest_bytes(data) != digest:
+            raise IntegrityError(f"{subject} does not match its digest: {path}", hint=hint)
+        return data
+
+    def add_manifest(self, manifest: Mapping[str, Any]) -> Descriptor:
+        """Store a manifest and list it in `index.json`. Its blobs must have been stored before."""
+        stored = self.put_blob(canonical_json(manifest), MANIFEST_TYPE)
+        entry = Descriptor(MANIFEST_TYPE, stored.digest, stored.size, artifact_type=manifest.get("artifactType"))
+        with locked(self.path / ".index.lock"):
+            entries = {listed.digest: listed for listed in self.manifests()}
+            if entries.get(entry.digest) != entry:
+                entries[entry.digest] = entry
+                self._write_index(entries)
+        return entry
+
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """The manifests in `index.json`, by digest; none where nothing was stored yet.
+
+        Raises:
+            IntegrityError: `index.json` is malformed.
+        """
+        path = self.path / "index.json"
+        try:
+            listed = json.loads(path.read_bytes())["manifests"]
+            return tuple(sorted((Descriptor.from_json(entry) for entry in listed), key=lambda entry: entry.digest))
+        except FileNotFoundError:
+            return ()
+        except (ValueError, KeyError, TypeError):
+            raise IntegrityError(f"{path} is malformed", hint="Restore it from a copy.") from None
+
+    def _begin(self) -> None:
+        marker = self.path / "oci-layout"
+        if not marker.is_file():
+            write_atomic(marker, canonical_json({"imageLayoutVersion": "1.0.0"}))
+
+    def _write_index(self, entries: Mapping[str, Descriptor]) -> None:
+        index = {
+            "schemaVersion": 2,
+            "mediaType": INDEX_TYPE,
+            "manifests": [entries[digest].to_json() for digest in sorted(entries)],
+        }
+        write_atomic(self.path / "index.json", canonical_json(index))

@@ -1,0 +1,134 @@
+"""Prompts by name: files in `prompts/` that people edit, and versions that are kept and never overwritten."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from workbench.errors import NotFoundError, PromptError, UsageError
+from workbench.files import write_atomic
+from workbench.pipeline.prompt import Prompt
+from workbench.registry.names import check_name
+from workbench.state.db import PromptVersion, reading, timestamp, writing
+from workbench.workspace import Layout
+
+
+@dataclass(frozen=True)
+class SavedPrompt:
+    """One kept version of a prompt."""
+
+    name: str
+    version: int
+    digest: str
+    created_at: str
+    message: str
+    prompt: Prompt
+
+    def to_json(self) -> dict[str, str | int]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "created_at": self.created_at,
+            "message": self.message,
+        }
+
+
+def save_prompt(
+    layout: Layout, name: str, prompt: Prompt, *, message: str = "", at: datetime | None = None
+) -> int:
+    """Keep `prompt` as the next version of `name`. Where the newest version is this very prompt, that is the answer."""
+    check_name(name)
+    with writing(layout.state_url) as session:
+        newest = session.scalar(
+            select(PromptVersion).filter_by(name=name).order_by(PromptVersion.version.desc()).limit(1)
+        )
+        if newest is not None and newest.digest == prompt.digest:
+            return newest.version
+        latest = session.scalar(select(func.max(PromptVersion.version)).filter_by(name=name)) or 0
+        session.add(
+            PromptVersion(
+                name=name,
+                version=latest + 1,
+                digest=prompt.digest,
+                created_at=timestamp(at),
+                message=message,
+                content=prompt.model_dump(mode="json"),
+            )
+        )
+        return latest + 1
+
+
+def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
+    """Kept versions, the newest first; of every prompt where no name is given.
+
+    Raises:
+        NotFoundError: nothing was saved under that name.
+    """
+    with reading(layout.state_url) as session:
+        query = select(PromptVersion).order_by(PromptVersion.name, PromptVersion.version.desc())
+        if name is not None:
+            query = query.filter_by(name=name)
+        found = [
+            SavedPrompt(
+                row.name,
+                row.version,
+                row.digest,
+                row.created_at,
+                row.message or "",
+                Prompt.model_validate(row.content),
+            )
+            for row in session.scalars(query)
+        ]
+    if name is not None and not found:
+        raise NotFoundError(f"no prompt was saved as {name!r}", hint=f"Save it: workbench prompt save {name} FILE")
+    return found
+
+
+def find_prompt(layout: Layout, reference: str) -> Prompt:
+    """A prompt file (`triage`, `prompts/triage.md`, any path) or a kept version (`triage@3`, `triage@latest`).
+
+    Raises:
+        NotFoundError: there is none.
+        PromptError: the file is malformed.
+    """
+    name, at, version = reference.partition("@")
+    if at:
+        versions = prompt_log(layout, name)
+        if version in ("", "latest"):
+            return versions[0].prompt
+        for saved in versions:
+            if str(saved.version) == version:
+                return saved.prompt
+        raise NotFoundError(f"{name} has no version {version}", hint=f"It has {len(versions)}: workbench prompt log {name}")
+    for path in (Path(reference), layout.root / reference, layout.prompts / reference, layout.prompts / f"{reference}.md"):
+        if path.is_file():
+            return Prompt.from_file(path)
+    try:
+        return prompt_log(layout, name)[0].prompt
+    except (NotFoundError, UsageError):
+        raise NotFoundError(
+            f"no prompt {reference!r}", hint=f"Put it in {layout.prompts.name}/{reference}.md, or see: workbench prompt ls"
+        ) from None
+
+
+def rollback_prompt(layout: Layout, name: str, *, to: int | None = None) -> int:
+    """Bring back an earlier version (the last but one by default) as the newest, and as the file in `prompts/`.
+
+    Nothing is removed: the version rolled back from stays in the log.
+
+    Raises:
+        PromptError: there is no earlier version.
+    """
+    versions = prompt_log(layout, name)
+    wanted = to if to is not None else versions[0].version - 1
+    found = next((saved for saved in versions if saved.version == wanted), None)
+    if found is None:
+        raise PromptError(f"{name} has no version {wanted}", hint=f"See: workbench prompt log {name}")
+    version = save_prompt(layout, name, found.prompt, message=f"rollback to version {wanted} by {getpass.getuser()}")
+    write_atomic(layout.prompts / f"{name}.md", found.prompt.to_text())
+    return version

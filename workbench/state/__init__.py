@@ -1,0 +1,1 @@
+"""State: names, versions, aliases and their history, in SQLite through SQLAlchemy."""

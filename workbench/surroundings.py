@@ -1,0 +1,93 @@
+"""Where code runs: terminal, marimo or Jupyter; which notebook; which commit; which versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from workbench.files import digest_file
+
+Place = Literal["marimo", "jupyter", "terminal"]
+
+
+def place() -> Place:
+    """Which kind of front end shows what this process prints."""
+    marimo = sys.modules.get("marimo")
+    if marimo is not None and marimo.running_in_notebook():
+        return "marimo"
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return "jupyter" if shell is not None and "IPKernelApp" in shell.config else "terminal"
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """The notebook file that runs, with the digest of what it holds now."""
+
+    path: str
+    digest: str
+
+
+def notebook(path: str | Path | None = None) -> Notebook | None:
+    """The notebook at `path`, or the one this code runs in where the front end says which; else None."""
+    found = Path(path) if path else _current_notebook()
+    return Notebook(str(found), digest_file(found)) if found is not None and found.is_file() else None
+
+
+def _current_notebook() -> Path | None:
+    if place() == "marimo":
+        import marimo
+
+        folder = marimo.notebook_dir()
+        context = sys.modules["__main__"].__dict__.get("__file__")
+        if context and str(context).endswith(".py"):
+            return Path(context)
+        location = os.environ.get("WORKBENCH_NOTEBOOK")
+        return folder / location if folder and location else None
+    if place() == "jupyter":
+        for name in ("JPY_SESSION_NAME", "WORKBENCH_NOTEBOOK"):
+            if value := os.environ.get(name):
+                return Path(value)
+    return None
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The commit that is checked out, and whether tracked files differ from it."""
+
+    commit: str
+    dirty: bool
+
+
+def git_state(folder: Path) -> GitState | None:
+    """The state of the git repository around `folder`; None outside of one, before its first commit, or without git."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return GitState(commit, bool(status.strip()))
+
+
+def environment() -> dict[str, str]:
+    """Python, platform and the version of every installed distribution, by name."""
+    from importlib.metadata import distributions
+
+    versions = {
+        (dist.metadata["Name"] or "").lower().replace("_", "-"): dist.version for dist in distributions() if dist.metadata["Name"]
+    }
+    return {"python": platform.python_version(), "platform": platform.platform(), **dict(sorted(versions.items()))}
