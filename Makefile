@@ -25,12 +25,12 @@ $(STAMP):
 	        if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
 	    done; \
 	    if [ -z "$${found:-}" ]; then echo "No Python 3.11 or newer found. Install one, or run: make setup PYTHON=/path/to/python" >&2; exit 1; fi; \
-	    echo "[1/3] Creating $(VENV) with $$($$found --version)"; \
+	    echo "Creating $(VENV) with $$($$found --version)"; \
 	    rm -rf $(VENV); \
 	    $$found -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
 # An index that is a folder makes pip warn of each package that it lacks: noise.
-	@echo "[2/3] Installing $(PACKAGES) packages from requirements.lock (a few minutes the first time)"
+	@echo "Installing $(PACKAGES) packages from requirements.lock (a few minutes the first time)"
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock \
 	    2> >(grep --line-buffered -v '^WARNING: Location' >&2) | awk ' \
 	    /-r requirements.lock/ { if (++n % 50 == 0) { print "      " n " of $(PACKAGES) found"; fflush() } } \

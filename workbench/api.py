@@ -44,7 +44,7 @@ class Workspace:
         """Names of the data sets here."""
         from workbench.data.store import list_datasets
 
-        return list_datasets(self.layout)
+        return [found.name for found in list_datasets(self.layout)]
 
     def dataset(self, name: str) -> Dataset:
         """A data set by `name`, `name@version` or `name@sha256:…`.
@@ -90,9 +90,7 @@ class Workspace:
         """
         from workbench.experiments.experiment import Experiment
 
-        return Experiment(
-            name, dataset, dict(variants), tuple(scorers), self.layout, repeats, primary, self._notebook
-        )
+        return Experiment(name, dataset, dict(variants), tuple(scorers), self.layout, repeats, primary, self._notebook)
 
     def runs(self) -> list[Run]:
         """Every run, the newest first."""
@@ -149,7 +147,9 @@ class Workspace:
 
     def _repr_html_(self) -> str:
         names = ", ".join(self.datasets()) or "none"
-        return f"<p><b>{escape(self.layout.settings.name)}</b> · {escape(self.root)}</p>" + callout(f"Data sets: {names}")
+        return f"<p><b>{escape(self.layout.settings.name)}</b> · {escape(self.root)}</p>" + callout(
+            f"Data sets: {names}"
+        )
 
 
 def open(path: str | Path | None = None, *, notebook: str | Path | None = None) -> Workspace:

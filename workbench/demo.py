@@ -35,12 +35,13 @@ def demo_experiment(workspace: Workspace, *, limit: int | None = None) -> Experi
     from workbench.experiments.starting_point import starting_point
 
     dataset = workspace.dataset(DATASET)
-    variants = {}
-    for name, prompt in PROMPTS.items():
-        variants[name], scorers = starting_point(dataset, workspace.model, workspace.prompt(prompt))
+    points = {name: starting_point(dataset, workspace.model, workspace.prompt(file)) for name, file in PROMPTS.items()}
     rows = dataset.split("test")
     return workspace.experiment(
-        "triage-prompts", dataset=rows.head(limit) if limit else rows, variants=variants, scorers=scorers
+        "triage-prompts",
+        dataset=rows.head(limit) if limit else rows,
+        variants={name: pipeline for name, (pipeline, _) in points.items()},
+        scorers=points["zero-shot"][1],
     )
 
 
@@ -52,9 +53,13 @@ def run_demo(*, limit: int | None = None, report: Path = Path("report.html"), co
     out.rule("[bold]1  Two prompts, one model, one question: which sorts support tickets better?", align="left")
     experiment = demo_experiment(workspace, limit=limit)
     info = experiment.variants["zero-shot"].engine().info
-    out.print(f"model {info.name} ({info.device}, {info.dtype}), {len(experiment.rows)} messages of {DATASET}, split test")
+    out.print(
+        f"model {info.name} ({info.device}, {info.dtype}), {len(experiment.rows)} messages of {DATASET}, split test"
+    )
     examples = len(experiment.variants["few-shot"].prompt.examples)
-    out.print(f"zero-shot: prompts/triage.md · few-shot: prompts/triage-few-shot.md, {examples} examples of split train")
+    out.print(
+        f"zero-shot: prompts/triage.md · few-shot: prompts/triage-few-shot.md, {examples} examples of split train"
+    )
 
     out.rule("[bold]2  Plan, before anything is spent", align="left")
     out.print(str(experiment.plan()))
@@ -77,7 +82,9 @@ def run_demo(*, limit: int | None = None, report: Path = Path("report.html"), co
     out.rule(f"[bold]Done in {time.monotonic() - began:.0f} s. Next, try:", align="left")
     where = "" if Path.cwd() == workspace.root else f"cd {workspace.root} && "
     if artifact is not None:
-        out.print(f"  {where}workbench artifact run {ARTIFACT}@{ALIAS} text='My card was charged twice'", soft_wrap=True)
+        out.print(
+            f"  {where}workbench artifact run {ARTIFACT}@{ALIAS} text='My card was charged twice'", soft_wrap=True
+        )
     else:
         out.print(f"  {where}workbench compare latest --margin 0.05", soft_wrap=True)
     out.print(f"  {where}marimo run notebooks/prompt_ab.py", soft_wrap=True)
@@ -108,7 +115,9 @@ def _promote(workspace: Workspace, run: Run, comparison: Comparison, out: Consol
         if decision.rows_needed:
             out.print(f"About {decision.rows_needed} rows would show a difference of this size, were it real.")
         return None
-    out.print(f"[bold green]Promoted[/] few-shot as {artifact.name}@{artifact.version}, alias {ALIAS}, {short(artifact.digest)}")
+    out.print(
+        f"[bold green]Promoted[/] few-shot as {artifact.name}@{artifact.version}, alias {ALIAS}, {short(artifact.digest)}"
+    )
     artifact.verify()
     out.print(f"Verified: {len(artifact.layers)} layers, every byte matches its digest.")
     answer = workspace.artifact(f"{ARTIFACT}@{ALIAS}").pipeline().answer({"text": NEW_MESSAGE})

@@ -88,6 +88,8 @@ def environment() -> dict[str, str]:
     from importlib.metadata import distributions
 
     versions = {
-        (dist.metadata["Name"] or "").lower().replace("_", "-"): dist.version for dist in distributions() if dist.metadata["Name"]
+        dist.metadata["Name"].lower().replace("_", "-"): dist.version
+        for dist in distributions()
+        if dist.metadata["Name"]
     }
     return {"python": platform.python_version(), "platform": platform.platform(), **dict(sorted(versions.items()))}

@@ -23,7 +23,7 @@ class EventsSettings(BaseModel):
 
 
 class StateSettings(BaseModel):
-    """`[state]`: names, versions, aliases and audit events. `url` is an SQLAlchemy URL; empty means SQLite in the workspace."""
+    """`[state]`: names, versions, aliases and events. `url` is for SQLAlchemy; empty means SQLite in the workspace."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     url: str = ""

@@ -51,13 +51,17 @@ def test_the_same_rows_have_one_digest_in_every_form_and_order(tmp_path: Path) -
 
 def test_csv_cells_are_numbers_only_where_a_whole_column_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("zero,int,mixed,float,bool,word,empty\n007,7,1,1.5,true,true,\n8,,x,2,false,maybe,\n")
-    first = Dataset.read(path).rows()[0].inputs
+    path.write_text(
+        "zero,int,mixed,float,fixed,bool,word,empty\n007,7,1,1.5,1.50,true,true,\n8,,x,2.0,2.25,false,maybe,\n"
+    )
+    first, second = (row.inputs for row in Dataset.read(path).rows())
+    assert (second["float"], second["fixed"]) == (2, "2.25")
     assert first == {
         "zero": "007",
         "int": 7,
         "mixed": "1",
         "float": 1.5,
+        "fixed": "1.50",
         "bool": True,
         "word": "true",
         "empty": None,

@@ -9,7 +9,9 @@ import typer
 
 
 def demo_command(
-    limit: Annotated[int | None, typer.Option(min=2, help="Use this many rows of the test split instead of all.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Use this many rows of the test split instead of all.")
+    ] = None,
     report: Annotated[Path, typer.Option(help="Where to write the HTML report.")] = Path("report.html"),
 ) -> None:
     """Compare two prompts on a real local model, decide, promote the winner, and ask it. Takes a few minutes."""

@@ -47,9 +47,13 @@ def plan_command(file: File, as_json: Json = False) -> None:
 
 
 def run_command(
-    file: Annotated[Path | None, typer.Argument(help="An experiment in YAML, or a notebook (.py of marimo, .ipynb).")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="An experiment in YAML, or a notebook (.py of marimo, .ipynb).")
+    ] = None,
     arguments: Annotated[list[str] | None, typer.Argument(help="After --, arguments for a marimo notebook.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, even where a complete run exists.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask everything anew, even where a complete run exists.")
+    ] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the runs instead.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +73,9 @@ def run_command(
     if len(run.manifest.variants) > 1:
         _show(run, run.compare(), as_json)
     elif as_json:
-        _print_json({"run_id": run.id, "complete": run.complete, "failed": run.failed, "summary": run.summary().to_dicts()})
+        _print_json(
+            {"run_id": run.id, "complete": run.complete, "failed": run.failed, "summary": run.summary().to_dicts()}
+        )
     else:
         Console().print(run.summary())
 
@@ -77,7 +83,9 @@ def run_command(
 def compare_command(
     run: RunName = "latest",
     over: Annotated[str | None, typer.Option(help="The variant to compare with; the first by default.")] = None,
-    margin: Annotated[float | None, typer.Option(help="The largest difference of the primary scorer that does not matter.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="The largest difference of the primary scorer that does not matter.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +106,9 @@ def compare_command(
 def _show(run: Run, comparison: Comparison, as_json: bool) -> None:
     if as_json:
         decisions = [comparison.decision(name).to_json() for name in comparison.variants]
-        _print_json({"run_id": run.id, "failed": run.failed, "decisions": decisions, "comparison": comparison.to_json()})
+        _print_json(
+            {"run_id": run.id, "failed": run.failed, "decisions": decisions, "comparison": comparison.to_json()}
+        )
         return
     typer.echo(f"run {run.id}: {len(run.load()[0])} calls, {run.failed} failed")
     typer.echo(str(comparison))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import workbench
-from workbench.cli.data import data_app
+from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
 from workbench.cli.doctor import doctor_command
 from workbench.cli.experiment import compare_command, plan_command, run_command

@@ -107,7 +107,9 @@ def log(name: Name, as_json: Json = False) -> None:
 @prompt_app.command("rollback")
 def rollback(
     name: Name,
-    to: Annotated[int | None, typer.Option("--to", help="The version to bring back; the last but one by default.")] = None,
+    to: Annotated[
+        int | None, typer.Option("--to", help="The version to bring back; the last but one by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring an earlier version back, as the newest version and as the file in prompts/."""

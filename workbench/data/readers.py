@@ -201,11 +201,15 @@ def _typed(cells: Iterable[str]) -> list[Any]:
 
 
 def _literal(text: str) -> Any:
-    """The number or Boolean that JSON writes exactly as `text`; else `text`."""
+    """The number or Boolean that JSON writes exactly as `text`; else `text`.
+
+    "2.0" counts, as CSV writers put it in a column of floats; like any number without a fraction it is then 2.
+    """
     if text[0] not in "-0123456789tf" or len(text) > 32:
         return text
     try:
-        value = normalise(json.loads(text))
+        read = json.loads(text)
+        exact = isinstance(read, bool | int | float) and canonical_json(read).decode() == text
+        return normalise(read) if exact else text
     except ValueError:
         return text
-    return value if isinstance(value, bool | int | float) and canonical_json(value).decode() == text else text

@@ -145,7 +145,9 @@ class Experiment:
 
     def _new_run(self, models: dict[str, dict[str, str]]) -> Run:
         at = runner.now()
-        run_id = f"{at[:19].replace('-', '').replace(':', '').replace('T', '-')}-{self.digest[7:13]}-{uuid.uuid4().hex[:4]}"
+        run_id = (
+            f"{at[:19].replace('-', '').replace(':', '').replace('T', '-')}-{self.digest[7:13]}-{uuid.uuid4().hex[:4]}"
+        )
         git = surroundings.git_state(self.layout.root)
         book = surroundings.notebook(self.notebook)
         manifest = RunManifest(

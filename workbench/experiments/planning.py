@@ -7,7 +7,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from workbench.experiments.power import Plan, smallest_difference
-
 from workbench.pipeline.pipeline import Answer
 from workbench.progress import Progress
 
@@ -55,9 +54,11 @@ def make_plan(experiment: Experiment, pilot: int, random: Random, progress: Prog
     }
     assumptions = (
         f"Pace and tokens are from a pilot of {pilot} rows a variant; larger batches are a little faster.",
-        f"The smallest difference is for 80% power at a joint level of 95% over {comparisons} "
-        f"comparison{'s' if comparisons > 1 else ''}, if the variants disagree on {ASSUMED_DISCORDANCE:.0%} of the rows "
-        f"(for scores with more than two values: differ by {ASSUMED_SD} in standard deviation).",
+        (
+            f"The smallest difference is for 80% power at a joint level of 95% over {comparisons} "
+            f"comparison{'s' if comparisons > 1 else ''}, if the variants disagree on {ASSUMED_DISCORDANCE:.0%} of the rows "
+            f"(for scores with more than two values: differ by {ASSUMED_SD} in standard deviation)."
+        ),
     )
     return Plan(
         calls=asked * len(experiment.variants),

@@ -26,17 +26,9 @@ if TYPE_CHECKING:
 class Run:
     """Rows and scores of one execution. Everything is read from the folder, so an old run needs nothing but its files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, manifest: RunManifest | None = None) -> None:
         self.folder = folder
-        path = folder / "run.json"
-        try:
-            self.manifest = RunManifest.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise NotFoundError(f"no run in {folder}", hint="List the runs with: workbench run --list") from None
-        except (ValidationError, ValueError) as error:
-            raise RunError(
-                f"{path} is malformed: {str(error).splitlines()[0]}", hint="Restore it from a backup."
-            ) from None
+        self.manifest = manifest or _read_manifest(folder / "run.json")
         self._rows: tuple[dict[tuple[str, str, int], Call], list[Score]] | None = None
 
     @property

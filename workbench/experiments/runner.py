@@ -109,7 +109,17 @@ def _record(
         journal_entry(
             call,
             [
-                Score(run.id, call.variant, call.row_id, call.repeat, scorer.name, scorer.digest, s.value, s.label, s.explanation)
+                Score(
+                    run.id,
+                    call.variant,
+                    call.row_id,
+                    call.repeat,
+                    scorer.name,
+                    scorer.digest,
+                    s.value,
+                    s.label,
+                    s.explanation,
+                )
                 for scorer, s in zip(experiment.scorers, row_scores, strict=True)
             ],
         )

@@ -97,4 +97,6 @@ def _find(prompt: str, experiment: Path, layout: Layout) -> Path:
     for folder in (experiment.parent, layout.root):
         if (folder / prompt).is_file():
             return folder / prompt
-    raise NotFoundError(f"{experiment}: no prompt file {prompt}", hint="Paths are relative to the file or the workspace.")
+    raise NotFoundError(
+        f"{experiment}: no prompt file {prompt}", hint="Paths are relative to the file or the workspace."
+    )

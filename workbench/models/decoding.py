@@ -165,7 +165,7 @@ class Batch:
             if not line.matcher.consume_token(token):
                 raise ModelError(f"the answer schema refused a token: {line.matcher.get_error()}", hint="Report this.")
             self._force(line)
-            if line.matcher.is_stopped() or line.matcher.is_accepting() and not self._may_go_on(line.matcher):
+            if line.matcher.is_stopped() or (line.matcher.is_accepting() and not self._may_go_on(line.matcher)):
                 return "stop"
         if self.generation.stop and self._stopped(line):
             return "stop"
@@ -183,7 +183,7 @@ class Batch:
         """Whether anything but the end of the answer is allowed."""
         bitmask = matcher.compute_bitmask()
         ends = sum(1 for end in self.ends if bitmask[end // 8] >> (end % 8) & 1)
-        return sum(byte.bit_count() for byte in bitmask) > ends
+        return sum(int(byte).bit_count() for byte in bitmask) > ends
 
     def _bias(self, matcher: Any, size: int, device: Any) -> torch.Tensor:
         """0 for an allowed token, minus infinity for any other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,7 +66,7 @@ class Request:
     """One question to an engine. `seed_key` (row id and repeat) makes sampling independent of order."""
 
     messages: tuple[Message, ...]
-    generation: Generation = Generation()
+    generation: Generation = field(default_factory=Generation)
     response_schema: dict[str, Any] | None = None
     seed_key: str = ""
 

@@ -81,7 +81,9 @@ class TransformersEngine:
                 model = transformers.AutoModelForCausalLM.from_pretrained(folder.path, **options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(f"the model {name} cannot be loaded: {reason}", hint=f"Run: workbench model pull {name}") from error
+            raise ModelError(
+                f"the model {name} cannot be loaded: {reason}", hint=f"Run: workbench model pull {name}"
+            ) from error
         if chosen == "none":
             model = model.to(device)
         model.eval()
@@ -126,11 +128,14 @@ class TransformersEngine:
         for index in indices:
             if len(tokens[index]) + first.generation.max_new_tokens > limit:
                 count = len(tokens.pop(index))
-                yield index, Completion(
-                    text=None,
-                    tokens_in=count,
-                    error_kind="too_long",
-                    error=f"{count} prompt tokens and {first.generation.max_new_tokens} new ones do not fit {limit}",
+                yield (
+                    index,
+                    Completion(
+                        text=None,
+                        tokens_in=count,
+                        error_kind="too_long",
+                        error=f"{count} prompt tokens and {first.generation.max_new_tokens} new ones do not fit {limit}",
+                    ),
                 )
         waiting = sorted(tokens, key=lambda index: (len(tokens[index]), index))
         prefix = _common_prefix([tokens[index] for index in waiting])

@@ -79,7 +79,9 @@ class Pipeline(BaseModel):
         """A copy with some fields replaced, checked like a new one."""
         unknown = sorted(set(changes) - set(Pipeline.model_fields))
         if unknown:
-            raise PipelineError(f"a pipeline has no {', '.join(unknown)}", hint=f"It has: {', '.join(Pipeline.model_fields)}.")
+            raise PipelineError(
+                f"a pipeline has no {', '.join(unknown)}", hint=f"It has: {', '.join(Pipeline.model_fields)}."
+            )
         fields = {name: getattr(self, name) for name in Pipeline.model_fields} | changes
         return Pipeline(**fields)
 

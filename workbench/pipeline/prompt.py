@@ -113,20 +113,22 @@ class Prompt(BaseModel):
             try:
                 header = yaml.safe_load(match.group(1)) or {}
             except yaml.YAMLError as error:
-                raise PromptError(f"the front matter is not YAML: {error}", hint="Mend it between the --- lines.") from None
+                raise PromptError(
+                    f"the front matter is not YAML: {error}", hint="Mend it between the --- lines."
+                ) from None
             if not isinstance(header, dict) or set(header) - {"variables", "examples"}:
                 raise PromptError("the front matter may hold variables and examples only", hint="Remove other keys.")
             text = text[match.end() :]
         parts = _HEADING.split(text)
         if len(parts) == 1:
-            messages = (Message(role="user", content=text.strip()),)
+            messages = [Message(role="user", content=text.strip())]
         elif parts[0].strip():
             raise PromptError("text before the first ## heading", hint="Move it under ## system or ## user.")
         else:
-            messages = tuple(
-                Message(role=role.lower(), content=content.strip())  # type: ignore[arg-type]
+            messages = [
+                Message.model_validate({"role": role.lower(), "content": content.strip()})
                 for role, content in zip(parts[1::2], parts[2::2], strict=True)
-            )
+            ]
         variables = header.get("variables")
         return cls.from_messages(messages, variables=variables, examples=header.get("examples") or ())
 
@@ -210,7 +212,9 @@ class Prompt(BaseModel):
         try:
             return Message(role=message.role, content=_template(message.content).render(values))
         except (jinja2.TemplateError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise PromptError(f"the {message.role} message cannot be rendered: {error}", hint="Check the inputs.") from None
+            raise PromptError(
+                f"the {message.role} message cannot be rendered: {error}", hint="Check the inputs."
+            ) from None
 
     @cached_property
     def digest(self) -> str:
@@ -244,7 +248,9 @@ class PromptDiff:
     """A readable difference of two prompts: a unified diff in a terminal, coloured lines in a notebook."""
 
     def __init__(self, before: str, after: str) -> None:
-        self.lines = tuple(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm=""))
+        self.lines = tuple(
+            difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="")
+        )
 
     def __bool__(self) -> bool:
         return bool(self.lines)

@@ -47,7 +47,9 @@ class Regex(_Step):
         except re.error as error:
             raise PipelineError(f"the pattern {self.pattern!r} does not compile: {error}", hint="Correct it.") from None
         if self.group > groups:
-            raise PipelineError(f"the pattern {self.pattern!r} has {groups} groups, not {self.group}", hint="Count them.")
+            raise PipelineError(
+                f"the pattern {self.pattern!r} has {groups} groups, not {self.group}", hint="Count them."
+            )
         return self
 
     def apply(self, value: Any) -> Any:

@@ -38,9 +38,7 @@ class SavedPrompt:
         }
 
 
-def save_prompt(
-    layout: Layout, name: str, prompt: Prompt, *, message: str = "", at: datetime | None = None
-) -> int:
+def save_prompt(layout: Layout, name: str, prompt: Prompt, *, message: str = "", at: datetime | None = None) -> int:
     """Keep `prompt` as the next version of `name`. Where the newest version is this very prompt, that is the answer."""
     check_name(name)
     with writing(layout.state_url) as session:
@@ -104,15 +102,23 @@ def find_prompt(layout: Layout, reference: str) -> Prompt:
         for saved in versions:
             if str(saved.version) == version:
                 return saved.prompt
-        raise NotFoundError(f"{name} has no version {version}", hint=f"It has {len(versions)}: workbench prompt log {name}")
-    for path in (Path(reference), layout.root / reference, layout.prompts / reference, layout.prompts / f"{reference}.md"):
+        raise NotFoundError(
+            f"{name} has no version {version}", hint=f"It has {len(versions)}: workbench prompt log {name}"
+        )
+    for path in (
+        Path(reference),
+        layout.root / reference,
+        layout.prompts / reference,
+        layout.prompts / f"{reference}.md",
+    ):
         if path.is_file():
             return Prompt.from_file(path)
     try:
         return prompt_log(layout, name)[0].prompt
     except (NotFoundError, UsageError):
         raise NotFoundError(
-            f"no prompt {reference!r}", hint=f"Put it in {layout.prompts.name}/{reference}.md, or see: workbench prompt ls"
+            f"no prompt {reference!r}",
+            hint=f"Put it in {layout.prompts.name}/{reference}.md, or see: workbench prompt ls",
         ) from None
 
 
