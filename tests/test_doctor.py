@@ -60,7 +60,7 @@ def test_memory_is_what_the_container_may_use(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_disk("cache", tmp_path / "not" / "yet").status == "ok"
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    monkeypatch.setattr("workbench.doctor.shutil.disk_usage", lambda path: usage._replace(free=1 << 20))
     assert check_disk("cache", tmp_path).status == "warn"
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from workbench.cli.init import init_command
 from workbench.errors import WorkspaceError
-from workbench.init import init
+from workbench.files import write_atomic
 from workbench.init.init import init_workspace, template_folder
 from workbench.workspace import Layout
 
@@ -68,15 +68,14 @@ def test_a_workspace_is_not_made_twice(tmp_path: Path) -> None:
 
 def test_an_interrupted_one_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
-    write = init.write_atomic
 
     def failing(path: Path, data: bytes) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, data)
+        write_atomic(path, data)
 
-    monkeypatch.setattr(init, "write_atomic", failing)
+    monkeypatch.setattr("workbench.init.init.write_atomic", failing)
     with pytest.raises(KeyboardInterrupt):
         init_workspace(tmp_path)
     with pytest.raises(WorkspaceError):

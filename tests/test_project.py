@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -85,7 +86,9 @@ def test_conda_asks_for_what_the_project_asks_for() -> None:
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str) and entry != "pip"]
     (by_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert by_pip[-1] == "-e ."
-    given = {canonicalize_name(found.name): found.specifier for found in map(Requirement, [*conda, *by_pip[:-1]])}
+    given: dict[str, SpecifierSet] = {
+        canonicalize_name(found.name): found.specifier for found in map(Requirement, [*conda, *by_pip[:-1]])
+    }
     python = given.pop("python")
     assert python.contains("3.11")
     assert not python.contains("3.10")
@@ -110,14 +113,14 @@ def test_the_version_is_one() -> None:
 
 @pytest.mark.slow
 def test_layers_are_kept() -> None:
-    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.slow
 def test_the_wheel_carries_the_starter_workspace(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.experiments import scorers
     from workbench.experiments.experiment import Experiment
     from workbench.experiments.run import Run
+    from workbench.experiments.starting_point import starting_point
     from workbench.models.engine import Generation, Message
     from workbench.pipeline import steps
     from workbench.pipeline.pipeline import Answer, Pipeline
@@ -37,6 +38,7 @@ _HOMES = {
     "WorkbenchError": "workbench.errors",
     "Workspace": "workbench.api",
     "open": "workbench.api",
+    "starting_point": "workbench.experiments.starting_point",
 }
 _MODULES = {"scorers": "workbench.experiments.scorers", "steps": "workbench.pipeline.steps"}
 
@@ -56,6 +58,7 @@ __all__ = [
     "Workspace",
     "open",
     "scorers",
+    "starting_point",
     "steps",
 ]
 

