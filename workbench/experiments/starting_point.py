@@ -57,7 +57,9 @@ def starting_point(
             generation=Generation(max_new_tokens=NEW_TOKENS, constrain=constrain),
         )
         fields: list[Scorer] = [scoring.json_field(column) for column in columns]
-        return pipeline, [scoring.json_fields(), *fields, scoring.json_schema(schema), *resources]
+        # A constrained answer always has the form of the schema: asking again would only cost power.
+        form: list[Scorer] = [] if constrain else [scoring.json_schema(schema)]
+        return pipeline, [scoring.json_fields(), *fields, *form, *resources]
     found = labels[columns[0]]
     if found and all(isinstance(value, str) for value in found):
         return (

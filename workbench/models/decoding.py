@@ -122,7 +122,7 @@ class Batch:
                 input_ids=ids.to(device),
                 attention_mask=mask,
                 position_ids=positions.to(device),
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 logits_to_keep=keep,
             ).logits.float()

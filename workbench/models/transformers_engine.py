@@ -190,7 +190,7 @@ class TransformersEngine:
         with torch.inference_mode():
             self.model(
                 input_ids=torch.tensor([tokens], device=self.model.device),
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -1,0 +1,80 @@
+"""Checking notebooks: what a marimo or Jupyter file must pass before it is shared."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.errors import MissingExtraError, NotFoundError
+
+CELL_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class NotebookCheck:
+    """One check of one notebook. `output` is what the program said, where it failed."""
+
+    notebook: str
+    check: str
+    passed: bool
+    seconds: float
+    output: str = ""
+
+
+def find_notebooks(paths: Iterable[Path]) -> list[Path]:
+    """The notebooks among files and folders, sorted.
+
+    Raises:
+        NotFoundError: a path does not exist, or there is no notebook in any.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            files = [*path.glob("*.py"), *path.glob("*.ipynb")]
+            found |= {file for file in files if not file.name.startswith((".", "_")) and ".executed." not in file.name}
+        elif path.is_file():
+            found.add(path)
+        else:
+            raise NotFoundError(f"no notebook {path}", hint="Check the path.")
+    if not found:
+        raise NotFoundError("there is no notebook here", hint="Name a folder with .py or .ipynb files.")
+    return sorted(found)
+
+
+def check_notebook(path: Path) -> list[NotebookCheck]:
+    """A marimo file must pass `marimo check --strict` and run to its end; a Jupyter one must pass nbval.
+
+    Raises:
+        MissingExtraError: the program that checks is not installed.
+    """
+    if path.suffix == ".ipynb":
+        _need("nbval", "test")
+        command = ["pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", f"--nbval-cell-timeout={CELL_SECONDS}"]
+        # The folder's own pytest settings are for other tests.
+        return [_run(path, "nbval", [*command, "-c", "/dev/null", "--rootdir", str(path.parent), str(path)])]
+    _need("marimo", "marimo")
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / "page.html")
+        return [
+            _run(path, "marimo check", ["marimo", "check", "--strict", str(path)]),
+            _run(path, "runs to its end", ["marimo", "export", "html", str(path), "-o", target, "--no-include-code"]),
+        ]
+
+
+def _need(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{module} is not installed", hint=f"Run: pip install 'llmops-workbench[{extra}]'")
+
+
+def _run(path: Path, check: str, command: list[str]) -> NotebookCheck:
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    passed = done.returncode == 0
+    output = "" if passed else (done.stdout + done.stderr).strip()
+    return NotebookCheck(str(path), check, passed, time.monotonic() - started, output)

@@ -1,0 +1,156 @@
+"""What the A/B notebooks call: from the values of their controls to an experiment, and from a run to what they show."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from workbench.errors import WorkbenchError
+from workbench.experiments.starting_point import plain_prompt, starting_point
+from workbench.html import callout, escape, table
+from workbench.pipeline.prompt import Prompt
+
+if TYPE_CHECKING:
+    from workbench.api import Workspace
+    from workbench.experiments.comparison import Comparison
+    from workbench.experiments.experiment import Experiment
+
+Value = TypeVar("Value")
+SHOWN_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The settings of the A/B notebook, with the defaults it opens with.
+
+    Attributes:
+        limit: rows of the split that are used; 0 means all.
+        shots: few-shot examples from the train split that are added to prompt B.
+        a, b: prompts by name or file; empty means the data set's plain prompt, and A's text for B.
+    """
+
+    dataset: str = "support-tickets"
+    split: str = "test"
+    limit: int = 40
+    model: str = ""
+    shots: int = 8
+    seed: int = 1
+    a: str = ""
+    b: str = ""
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Choices:
+        """Choices from the arguments of a script, such as `--dataset mine --limit 20`.
+
+        Raises:
+            WorkbenchError: an argument that is not known, or not a number where one is needed.
+        """
+        known = {name: type(value) for name, value in vars(cls()).items()}
+        if unknown := sorted(set(arguments) - set(known)):
+            raise WorkbenchError(
+                f"unknown argument --{unknown[0]}", hint=f"Known: {', '.join(f'--{name}' for name in known)}"
+            )
+        try:
+            return replace(cls(), **{name: known[name](value) for name, value in arguments.items()})
+        except ValueError as error:
+            raise WorkbenchError(f"an argument is not a number: {error}", hint="Give a whole number.") from None
+
+
+def safely(work: Callable[[], Value]) -> Value | Problem:
+    """The value of `work()`, or a `Problem` that shows the error as a box instead of a traceback."""
+    try:
+        return work()
+    except WorkbenchError as error:
+        return Problem(str(error))
+
+
+class Problem:
+    """An error to read: false, and shown as a box."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        return callout(self.message, "bad")
+
+
+def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
+    """The texts that the two editors open with."""
+    if choices.a:
+        first = workspace.prompt(choices.a)
+    elif choices.dataset == "support-tickets" and (workspace.layout.prompts / "triage.md").is_file():
+        first = workspace.prompt("triage")
+    else:
+        first = plain_prompt(workspace.dataset(choices.dataset))
+    second = workspace.prompt(choices.b) if choices.b else first
+    return first.to_text(), second.to_text()
+
+
+def build_experiment(workspace: Workspace, choices: Choices, text_a: str, text_b: str) -> Experiment:
+    """Prompt A against prompt B (with its few-shot examples) on the chosen rows.
+
+    Raises:
+        WorkbenchError: a prompt, data set or setting that does not fit; says which.
+    """
+    dataset = workspace.dataset(choices.dataset)
+    model = choices.model or workspace.model
+    prompt_b = Prompt.from_text(text_b)
+    if choices.shots:
+        stratify = len(dataset.split("train")) >= choices.shots
+        examples = dataset.split("train").sample(choices.shots, seed=choices.seed, stratify=stratify).rows()
+        prompt_b = prompt_b.with_examples(examples)
+    first, scorers = starting_point(dataset, model, Prompt.from_text(text_a))
+    rows = dataset.split(choices.split)
+    return workspace.experiment(
+        f"ab-{choices.dataset}",
+        dataset=rows.head(choices.limit) if choices.limit else rows,
+        variants={"A": first, "B": starting_point(dataset, model, prompt_b)[0]},
+        scorers=scorers,
+    )
+
+
+def disagreements(comparison: Comparison, variant: str = "B", *, change: str = "all", limit: int = SHOWN_ROWS) -> Html:
+    """Rows that the two prompts answer differently: `all`, `fixed` or `broke`."""
+    from workbench.ui.report import compact, input_text
+
+    rows = comparison.disagreements(variant)
+    if change != "all":
+        rows = rows.filter(rows["change"] == change)
+    cells = [
+        (
+            row["change"],
+            input_text(row["input"]),
+            compact(row["target"]),
+            compact(row["baseline_result"] or row["baseline_output"]),
+            compact(row["variant_result"] or row["variant_output"]),
+        )
+        for row in rows.head(limit).iter_rows(named=True)
+    ]
+    if not cells:
+        return Html(callout("No row is answered differently." if change == "all" else f"No row was {change}.", "info"))
+    count = f"{len(rows)} rows" if len(rows) <= limit else f"the first {limit} of {len(rows)} rows"
+    head = f"<p style='margin:.2em 0'>{escape(count)}, by {escape(comparison.primary)}</p>"
+    return Html(head + table(("change", "input", "target", comparison.baseline, variant), cells))
+
+
+class Html:
+    """HTML that shows itself in marimo and in Jupyter, and as text elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+    def __str__(self) -> str:
+        import re
+
+        return html.unescape(re.sub(r"<[^>]+>", " ", self.text))
