@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 import marimo
 
 __generated_with = "0.25.2"
@@ -37,20 +41,20 @@ def _():
 
 
 @app.cell(hide_code=True)
-def _(dataset, defaults, ws):
-    texts = lab.safely(lambda: lab.prompt_texts(ws, lab.replace(defaults, dataset=dataset.value)))
-    mo.stop(not texts, texts)
-    prompt_a = mo.ui.code_editor(texts[0], language="markdown", label="Prompt A, the baseline", min_height=260)
-    prompt_b = mo.ui.code_editor(texts[1], language="markdown", label="Prompt B", min_height=260)
-    mo.hstack([prompt_a, prompt_b], widths="equal", gap=1.5)
-    return prompt_a, prompt_b
-
-
-@app.cell(hide_code=True)
-def _(dataset, defaults, limit, model, prompt_a, prompt_b, shots, split, ws):
+def _(dataset, defaults, limit, model, shots, split, ws):
     choices = lab.replace(
         defaults, dataset=dataset.value, split=split.value, limit=limit.value, model=model.value, shots=shots.value
     )
+    texts = lab.safely(lambda: lab.prompt_texts(ws, choices))
+    mo.stop(not texts, texts)
+    prompt_a = mo.ui.text_area(texts[0], label="Prompt A, the baseline", rows=14, full_width=True)
+    prompt_b = mo.ui.text_area(texts[1], label="Prompt B", rows=14, full_width=True)
+    mo.hstack([prompt_a, prompt_b], widths="equal", gap=1.5)
+    return choices, prompt_a, prompt_b
+
+
+@app.cell(hide_code=True)
+def _(choices, prompt_a, prompt_b, ws):
     experiment = lab.safely(lambda: lab.build_experiment(ws, choices, prompt_a.value, prompt_b.value))
     mo.stop(not experiment, experiment)
     before, after = (experiment.variants[name].prompt for name in ("A", "B"))
@@ -90,7 +94,7 @@ def _(experiment, run_button, script):
 @app.cell(hide_code=True)
 def _(comparison, run):
     mo.hstack(
-        [charts.difference_plot(comparison, width=430), charts.cost_quality(run, comparison, width=330)],
+        [charts.difference_plot(comparison, width=400), charts.cost_quality(run, comparison, width=340)],
         justify="start",
         wrap=True,
         gap=2,
@@ -101,8 +105,8 @@ def _(comparison, run):
 @app.cell(hide_code=True)
 def _(comparison, run):
     change = mo.ui.radio({"all": "all", "fixed by B": "fixed", "broken by B": "broke"}, value="all", inline=True)
-    mo.vstack([mo.md("## Rows that A and B answer differently"), change])
     numbers = mo.accordion({"All numbers": comparison, "By variant": run})
+    mo.vstack([mo.md("## Rows that A and B answer differently"), change])
     return change, numbers
 
 

@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Decision", "Difference", "compare"]
 
 _KEY = ["variant", "row_id", "repeat", "scorer"]
-_UNITS: dict[str, Unit] = {"latency": "s", "tokens": "tokens", "cost": "usd"}
+_UNITS: dict[str, Unit] = {
+    "latency": "s",
+    "tokens": "tokens",
+    "cost": "usd",
+    "json_fields": "share",
+    "token_f1": "share",
+}
 
 
 def compare(

@@ -54,7 +54,9 @@ def difference_plot(comparison: Comparison, *, width: int | str = 520) -> Any:
     order = [row["label"] for row in rows]
     y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
     x = alt.X(
-        "low:Q", title=f"difference to {comparison.baseline} (share of rows or score)", axis=alt.Axis(format="+.0%")
+        "low:Q",
+        title=f"difference to {comparison.baseline} (share of rows or score)",
+        axis=alt.Axis(format="+.0%", tickCount=6),
     )
     colour = alt.Color(
         "outcome:N",
@@ -165,7 +167,9 @@ def accuracy_by_target(run: Run, scorer: str, *, width: int | str = 520) -> Any:
 
 def _styled(chart: Any, title: str) -> Any:
     return (
-        chart.properties(title=title, background="transparent")
+        chart.properties(
+            title=title, background="transparent", padding={"left": 16, "right": 16, "top": 6, "bottom": 6}
+        )
         .configure_view(stroke=None)
         .configure_axis(
             labelColor=INK,

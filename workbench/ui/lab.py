@@ -27,8 +27,8 @@ class Choices:
 
     Attributes:
         limit: rows of the split that are used; 0 means all.
-        shots: few-shot examples from the train split that are added to prompt B.
-        a, b: prompts by name or file; empty means the data set's plain prompt, and A's text for B.
+        a: a prompt by name or file; empty means the data set's plain prompt.
+        b: another one; empty means A with `shots` examples of the train split.
     """
 
     dataset: str = "support-tickets"
@@ -90,29 +90,30 @@ def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
         first = workspace.prompt("triage")
     else:
         first = plain_prompt(workspace.dataset(choices.dataset))
-    second = workspace.prompt(choices.b) if choices.b else first
+    second = workspace.prompt(choices.b) if choices.b else _with_shots(workspace, choices, first)
     return first.to_text(), second.to_text()
 
 
+def _with_shots(workspace: Workspace, choices: Choices, prompt: Prompt) -> Prompt:
+    train = workspace.dataset(choices.dataset).split("train")
+    shots = min(choices.shots, len(train))
+    return prompt.with_examples(train.sample(shots, seed=choices.seed, stratify=True).rows()) if shots else prompt
+
+
 def build_experiment(workspace: Workspace, choices: Choices, text_a: str, text_b: str) -> Experiment:
-    """Prompt A against prompt B (with its few-shot examples) on the chosen rows.
+    """Prompt A against prompt B on the chosen rows.
 
     Raises:
         WorkbenchError: a prompt, data set or setting that does not fit; says which.
     """
     dataset = workspace.dataset(choices.dataset)
     model = choices.model or workspace.model
-    prompt_b = Prompt.from_text(text_b)
-    if choices.shots:
-        stratify = len(dataset.split("train")) >= choices.shots
-        examples = dataset.split("train").sample(choices.shots, seed=choices.seed, stratify=stratify).rows()
-        prompt_b = prompt_b.with_examples(examples)
     first, scorers = starting_point(dataset, model, Prompt.from_text(text_a))
     rows = dataset.split(choices.split)
     return workspace.experiment(
         f"ab-{choices.dataset}",
         dataset=rows.head(choices.limit) if choices.limit else rows,
-        variants={"A": first, "B": starting_point(dataset, model, prompt_b)[0]},
+        variants={"A": first, "B": starting_point(dataset, model, Prompt.from_text(text_b))[0]},
         scorers=scorers,
     )
 

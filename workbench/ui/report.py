@@ -24,10 +24,11 @@ body { color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sa
   max-width: 1080px; padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 p.soft { color: var(--soft); margin: .2rem 0 1rem; }
-.charts { display: flex; flex-wrap: wrap; gap: 2rem 3rem; align-items: flex-start; } svg { max-width: 100%; height: auto; }
+.charts { display: flex; flex-wrap: wrap; gap: 1.5rem 2rem; align-items: flex-start; } svg { max-width: 100%; height: auto; }
 td { max-width: 34rem; overflow-wrap: anywhere; } details { margin: .6rem 0; } summary { cursor: pointer; }
 """
 SHOWN = 40
+WIDTH = 350
 
 
 def html_report(
@@ -37,10 +38,10 @@ def html_report(
     manifest = run.manifest
     decisions = "".join(comparison.decision(name)._repr_html_() for name in comparison.variants)
     binary = [row.scorer for row in comparison.rows if row.kind == "binary" and row.family == "quality"]
-    pictures = [charts.difference_plot(comparison), charts.cost_quality(run, comparison)]
+    pictures = [charts.difference_plot(comparison, width=WIDTH), charts.cost_quality(run, comparison, width=WIDTH)]
     pictures += [
         chart
-        for chart in (charts.accuracy_by_target(run, scorer) for scorer in dict.fromkeys(binary))
+        for chart in (charts.accuracy_by_target(run, scorer, width=WIDTH) for scorer in dict.fromkeys(binary))
         if not isinstance(chart, charts.Nothing)
     ]
     parts = [
