@@ -162,7 +162,7 @@ def accuracy_by_target(run: Run, scorer: str, *, width: int | str = 520) -> Any:
         )
         .properties(width=width, height=alt.Step(13))
     )
-    return _styled(chart, f"Where each variant is right: {scorer} by its true value")
+    return _styled(chart, f"Right answers by true {scorer}")
 
 
 def _styled(chart: Any, title: str) -> Any:

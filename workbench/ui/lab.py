@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.experiments.experiment import Experiment
 
 Value = TypeVar("Value")
-SHOWN_ROWS = 30
+SHOWN_ROWS = 15
 
 
 @dataclass(frozen=True)
