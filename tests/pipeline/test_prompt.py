@@ -22,7 +22,7 @@ def test_a_variable_that_is_not_declared_is_named() -> None:
 
 
 def test_a_question_without_its_variable_is_refused() -> None:
-    with pytest.raises(PromptError, match="needs 'text'.*have: body"):
+    with pytest.raises(PromptError, match=r"needs 'text'.*have: body"):
         Prompt.from_text("{{ text }}").render({"body": "hello"})
 
 

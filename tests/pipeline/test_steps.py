@@ -80,7 +80,7 @@ def test_a_python_file_is_kept_by_its_digest(tmp_path: Path) -> None:
 def test_a_python_file_that_fails_is_a_wrong_answer() -> None:
     with pytest.raises(PostprocessError, match=r"python bad\.py: ZeroDivisionError"):
         Python(name="bad", source="def postprocess(value): return 1 / 0").apply("x")
-    with pytest.raises(PostprocessError, match="no function"):
-        Python(name="bad", source="x = 1").apply("x")
+    with pytest.raises(PipelineError, match="no function postprocess"):
+        Python(name="bad", source="x = 1")
     with pytest.raises(PipelineError, match=r"bad\.py, line 1"):
         Python(name="bad", source="def")

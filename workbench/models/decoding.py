@@ -115,23 +115,16 @@ class Batch:
                 positions[row, width - count :] = torch.arange(line.position, line.position + count)
                 line.position += count
             mask = torch.cat([mask, fresh.to(device)], dim=1)
-            # Tokens forced by the schema are fed in one go; their log-probabilities need the logits between them.
-            forced = [min(len(line.tokens), len(line.pending)) - (1 if line.ttft_s else 0) for line in lines]
-            keep = max(1, *(count + 1 for count in forced))
             logits = self.model(
                 input_ids=ids.to(device),
                 attention_mask=mask,
                 position_ids=positions.to(device),
                 cache=cache,
                 use_cache=True,
-                logits_to_keep=keep,
+                logits_to_keep=1,
             ).logits.float()
             alive: list[int] = []
             for row, line in enumerate(lines):
-                if count := forced[row]:
-                    between = torch.log_softmax(logits[row, -count - 1 : -1], dim=-1)
-                    told = torch.tensor(line.pending[-count:], device=device)
-                    line.logprob += float(between.gather(1, told[:, None]).sum())
                 reason = self._advance(line, logits[row, -1], started)
                 if reason is None:
                     alive.append(row)

@@ -78,7 +78,8 @@ class Completion:
     Attributes:
         text: the generated text, without stop strings and special tokens; None where `error_kind` is set.
         finish_reason: `stop` (the model ended, or a stop string came) or `length`.
-        logprob: sum of the natural log-probabilities of the generated tokens under the unconstrained model.
+        logprob: sum of the natural log-probabilities of the tokens that the model chose, its end token included, before
+            any constraint; tokens that a schema forces were no choice and count 0.
         queue_s: seconds from the call of `generate` until this row's batch began.
         ttft_s: seconds from there to the row's first token.
         latency_s: seconds from there to the row's last token; rows of one batch share the machine, so compare latencies

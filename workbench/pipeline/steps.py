@@ -6,6 +6,7 @@ Each step is named data, so a pipeline's digest covers it; a step that cannot ma
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -171,16 +172,20 @@ class Python(_Step):
             raise PipelineError(f"{self.name}.py is not the file with digest {self.digest}", hint="Restore that file.")
         object.__setattr__(self, "digest", actual)
         try:
-            compile(self.source, f"{self.name}.py", "exec")
+            tree = ast.parse(self.source, f"{self.name}.py")
         except SyntaxError as error:
             raise PipelineError(f"{self.name}.py, line {error.lineno}: {error.msg}", hint="Mend the file.") from None
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if self.function not in names:
+            raise PipelineError(
+                f"{self.name}.py has no function {self.function}", hint=f"Define: def {self.function}(value): ..."
+            )
         return self
 
     def apply(self, value: Any) -> Any:
         step = f"python {self.name}.py"
-        function = _function(self.source, self.name, self.function)
         try:
-            result = function(value)
+            result = _function(self.source, self.name, self.function)(value)
             canonical_json(result)
         except Exception as error:  # a user's code may raise anything, and its failure is data
             raise PostprocessError(f"{type(error).__name__}: {error}", step=step) from error
@@ -227,10 +232,7 @@ def _validator(schema: str) -> Any:
 def _function(source: str, name: str, function: str) -> Callable[[Any], Any]:
     namespace: dict[str, Any] = {"__name__": f"workbench_postprocess_{name}"}
     exec(compile(source, f"{name}.py", "exec"), namespace)
-    found = namespace.get(function)
-    if not callable(found):
-        raise PipelineError(f"{name}.py has no function {function}", hint=f"Define: def {function}(value): ...")
-    return found  # type: ignore[no-any-return]
+    return namespace[function]  # type: ignore[no-any-return]
 
 
 def _text(value: Any, step: str) -> str:
