@@ -32,12 +32,19 @@ def _():
     defaults = lab.safely(lambda: lab.Choices.from_arguments(mo.cli_args().to_dict()))
     mo.stop(not defaults, defaults)
     dataset = mo.ui.dropdown(ws.datasets(), value=defaults.dataset, label="Data set")
-    split = mo.ui.dropdown(["dev", "test"], value=defaults.split, label="Split")
     limit = mo.ui.number(start=0, stop=100_000, value=defaults.limit, label="Rows (0: all)")
     model = mo.ui.text(value=defaults.model or ws.model, label="Model")
     shots = mo.ui.slider(0, 32, value=defaults.shots, label="Few-shot examples for B", show_value=True)
+    return dataset, defaults, limit, model, script, shots, ws
+
+
+@app.cell(hide_code=True)
+def _(dataset, defaults, limit, model, shots, ws):
+    splits = lab.safely(lambda: lab.splits(ws, dataset.value, defaults.split))
+    mo.stop(not splits, mo.vstack([dataset, splits]))
+    split = mo.ui.dropdown(splits, value=splits[0], label="Split")
     mo.hstack([dataset, split, limit, model, shots], justify="start", wrap=True, gap=1.5)
-    return dataset, defaults, limit, model, script, shots, split, ws
+    return (split,)
 
 
 @app.cell(hide_code=True)

@@ -11,7 +11,9 @@ from tests.workspaces import make_workspace
 from workbench import api
 from workbench.errors import ModelError
 from workbench.models.engines import register_engine
-from workbench.models.store import STARTER, find_model
+from workbench.models.store import STARTER, find_model, share_cores
+
+share_cores()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

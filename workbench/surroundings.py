@@ -25,6 +25,12 @@ def place() -> Place:
     return "jupyter" if shell is not None and "IPKernelApp" in shell.config else "terminal"
 
 
+def runs_as_script() -> bool:
+    """Whether this is a marimo notebook that runs from the command line, where nobody sees what a cell shows."""
+    marimo = sys.modules.get("marimo")
+    return marimo is not None and marimo.app_meta().mode == "script"
+
+
 @dataclass(frozen=True)
 class Notebook:
     """The notebook file that runs, with the digest of what it holds now."""

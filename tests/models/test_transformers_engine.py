@@ -19,6 +19,7 @@ from workbench.pipeline.prompt import Prompt
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
+TOKENS = 10
 OPEN = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
 SCHEMA = {
     "type": "object",
@@ -39,8 +40,8 @@ def requests() -> list[Request]:
     prompt = Prompt.from_text("## system\nSort messages. Answer with JSON.\n## user\n{{ text }}").with_examples(
         [row for row in tickets.split("train").rows() if len(row.inputs["text"]) < 80][:4]
     )
-    rows = [row for row in tickets.split("dev").rows() if len(row.inputs["text"]) < 200][:12]
-    return [Request(prompt.render(row.inputs), Generation(max_new_tokens=20), None, row.id) for row in rows]
+    rows = [row for row in tickets.split("dev").rows() if len(row.inputs["text"]) < 200][:8]
+    return [Request(prompt.render(row.inputs), Generation(max_new_tokens=TOKENS), None, row.id) for row in rows]
 
 
 def _with(requests: list[Request], generation: Generation, schema: dict[str, Any] | None = None) -> list[Request]:
@@ -61,7 +62,7 @@ def test_greedy_answers_are_those_of_plain_unbatched_decoding(
     for request, completion in zip(requests, _ask(engine, requests), strict=True):
         ids = torch.tensor([engine._encode(request.messages)])
         plain = engine.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=0
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0
         )
         text = engine.tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)
         assert completion.text == text
@@ -73,14 +74,14 @@ def test_greedy_answers_are_those_of_plain_unbatched_decoding(
 def test_neither_order_nor_batch_size_changes_an_answer(
     engine: TransformersEngine, requests: list[Request], temperature: float
 ) -> None:
-    asked = _with(requests, Generation(max_new_tokens=10, temperature=temperature, top_p=0.9, top_k=40, seed=3))
+    asked = _with(requests, Generation(max_new_tokens=8, temperature=temperature, top_p=0.9, top_k=40, seed=3))
     together = [completion.text for completion in _ask(engine, asked)]
     backwards = [completion.text for completion in _ask(engine, asked[::-1])][::-1]
-    alone = [next(iter(dict(engine.generate([request])).values())).text for request in asked[:4]]
+    alone = [next(iter(dict(engine.generate([request])).values())).text for request in asked[:3]]
     assert backwards == together
-    assert alone == together[:4]
+    assert alone == together[:3]
     if temperature:
-        other = _with(requests, Generation(max_new_tokens=10, temperature=temperature, seed=4))
+        other = _with(requests, Generation(max_new_tokens=8, temperature=temperature, seed=4))
         assert [completion.text for completion in _ask(engine, other)] != together
 
 
@@ -103,7 +104,7 @@ def test_constrained_answers_fit_the_schema(
 ) -> None:
     closed = schema if schema["type"] == "array" else {**schema, "additionalProperties": False}
     hot = Generation(max_new_tokens=60, temperature=1.3, seed=5)
-    for completion in _ask(engine, _with(requests[:6], hot, closed)):
+    for completion in _ask(engine, _with(requests[:4], hot, closed)):
         assert completion.finish_reason == "stop"
         jsonschema.validate(json.loads(completion.text or ""), closed)
 
@@ -134,6 +135,26 @@ def test_an_answer_stops_at_a_stop_string_or_at_its_length(engine: TransformersE
     assert (short.finish_reason, short.tokens_out) == ("length", 3)
 
 
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_forced_tokens_count_towards_the_length_but_not_the_log_probability(
+    engine: TransformersEngine, requests: list[Request], length: int
+) -> None:
+    [cut] = _ask(engine, _with(requests[:1], Generation(max_new_tokens=length), SCHEMA))
+    assert (cut.finish_reason, cut.tokens_out) == ("length", length)
+    one_way = {
+        "type": "object",
+        "properties": {"a": {"const": "fixed"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    [forced] = _ask(engine, _with(requests[:1], Generation(max_new_tokens=30), one_way))
+    [free] = _ask(engine, _with(requests[:1], Generation(max_new_tokens=30), SCHEMA))
+    assert json.loads(forced.text or "") == {"a": "fixed"}
+    assert forced.logprob is not None
+    assert free.logprob is not None
+    assert free.logprob < forced.logprob <= 0
+
+
 def test_a_prompt_that_is_too_long_is_an_error_and_others_are_answered(
     engine: TransformersEngine, requests: list[Request]
 ) -> None:
@@ -159,7 +180,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 
     monkeypatch.setattr(Batch, "run", small)
     assert [completion.text for completion in _ask(engine, requests)] == expected
-    assert sizes[:3] == [12, 6, 3]
+    assert sizes[:3] == [8, 4, 2]
     monkeypatch.setattr(Batch, "run", lambda self, suffixes, keys: small(self, suffixes, keys, most=0))
     with pytest.raises(OutOfMemoryError, match="not enough memory for one row"):
         list(engine.generate(requests))

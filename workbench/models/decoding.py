@@ -165,7 +165,8 @@ class Batch:
         return "length" if len(line.tokens) >= self.generation.max_new_tokens else None
 
     def _force(self, line: _Line) -> None:
-        room = self.generation.max_new_tokens - len(line.tokens)
+        # One token of room stays where the model has not chosen any yet: that one is always taken.
+        room = self.generation.max_new_tokens - len(line.tokens) - (not line.tokens)
         tokens = [token for token in line.matcher.compute_ff_tokens() if token not in self.ends][: max(room, 0)]
         if tokens:
             line.matcher.consume_tokens(tokens)

@@ -84,7 +84,8 @@ class Completion:
         ttft_s: seconds from there to the row's first token.
         latency_s: seconds from there to the row's last token; rows of one batch share the machine, so compare latencies
             only between runs of like batches.
-        error_kind: None, or `engine`, `timeout`, `out_of_memory`.
+        error_kind: None, or `engine`, `timeout`, `out_of_memory`, `too_long` (prompt and answer do not fit the model), or
+            `prompt` (the inputs do not fit the template).
     """
 
     text: str | None

@@ -20,7 +20,7 @@ from workbench.errors import ModelError, OutOfMemoryError, require
 from workbench.files import canonical_json
 from workbench.models.decoding import Batch, Constraint
 from workbench.models.engine import Completion, Generation, Message, ModelInfo, Quantization, Request
-from workbench.models.store import find_model, stay_offline
+from workbench.models.store import find_model, share_cores, stay_offline
 
 # Prefixes shorter than this cost more to copy than to compute again.
 MIN_PREFIX = 16
@@ -58,6 +58,7 @@ class TransformersEngine:
         """
         folder = find_model(name)
         stay_offline()
+        share_cores()
         torch = require("torch", extra="local")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         transformers = require("transformers", extra="local")

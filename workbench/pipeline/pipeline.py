@@ -116,7 +116,7 @@ class Pipeline(BaseModel):
     ) -> Iterator[tuple[int, Answer]]:
         """Answer many questions, yielding `(index, answer)` as each is done.
 
-        A question whose inputs do not fit the prompt is an answer with `error_kind` `engine`, not an exception: one bad
+        A question whose inputs do not fit the prompt is an answer with `error_kind` `prompt`, not an exception: one bad
         row does not end a run.
         """
         self.check_engine(engine)

@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.experiments.starting_point import plain_prompt, starting_point
 from workbench.html import callout, escape, table
 from workbench.pipeline.prompt import Prompt
+from workbench.surroundings import runs_as_script
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -59,10 +60,16 @@ class Choices:
 
 
 def safely(work: Callable[[], Value]) -> Value | Problem:
-    """The value of `work()`, or a `Problem` that shows the error as a box instead of a traceback."""
+    """The value of `work()`, or a `Problem` that shows the error as a box instead of a traceback.
+
+    Raises:
+        WorkbenchError: in a marimo notebook that runs as a script, so that the script fails.
+    """
     try:
         return work()
     except WorkbenchError as error:
+        if runs_as_script():
+            raise
         return Problem(str(error))
 
 
@@ -80,6 +87,12 @@ class Problem:
 
     def _repr_html_(self) -> str:
         return callout(self.message, "bad")
+
+
+def splits(workspace: Workspace, dataset: str, preferred: str = "test") -> list[str]:
+    """Names of the splits that hold rows: `preferred` first where there is one, `train` last."""
+    names = [name for name, rows in workspace.dataset(dataset).splits().items() if rows]
+    return sorted(names, key=lambda name: (name != preferred, name == "train"))
 
 
 def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
