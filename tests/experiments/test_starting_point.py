@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -11,7 +13,7 @@ from workbench.experiments.starting_point import MOST_LABELS, label_values, plai
 from workbench.pipeline.steps import Labels
 
 
-def make(targets: dict[str, list[object]], **spec: object) -> Dataset:
+def make(targets: dict[str, list[object]], **spec: Any) -> Dataset:
     rows = len(next(iter(targets.values()))) if targets else 3
     frame = pl.DataFrame({"text": [f"message {n}" for n in range(rows)], **targets})
     return Dataset.from_frame(frame, input=["text"], target=list(targets), splits={"all": 1.0}, **spec)
