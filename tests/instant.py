@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Message, ModelInfo, Request
 
 INFO = ModelInfo("instant", "sha256:" + "1" * 64, "test", "cpu", "none", "none")
@@ -30,7 +31,9 @@ class InstantEngine:
     def info(self) -> ModelInfo:
         return INFO
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], *, budget: Budget | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         # Backwards, because an engine may answer in any order.
         for count, index in enumerate(reversed(range(len(requests)))):
             if self.breaking is not None and count >= self.breaking:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from tests.registry.conftest import MODEL, UNCLEAR, MakeRun, pipelines
 from workbench.cli.registry import artifact_app, gate_command, promote_command
 from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageError, WorkbenchError
+from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Message, ModelInfo, Request
 from workbench.pipeline.pipeline import Pipeline
 from workbench.registry.artifact import Artifact
@@ -31,7 +32,9 @@ class Parrot:
 
     info = ModelInfo(**MODEL)
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], *, budget: Budget | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         for index, request in enumerate(requests):
             yield index, Completion(text=request.messages[-1].content)
 

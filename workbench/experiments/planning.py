@@ -36,7 +36,7 @@ def make_plan(experiment: Experiment, pilot: int, random: Random, progress: Prog
         completions = [answer.completion for answer in answers.values()]
         tokens_in += sum(c.tokens_in for c in completions) / pilot * asked
         tokens_out += sum(c.tokens_out for c in completions) / pilot * asked
-        cost += sum(c.cost_usd for c in completions) / pilot * asked
+        cost += sum(c.cost_usd or 0.0 for c in completions) / pilot * asked
         progress.update(number, name)
     groups = {row.group for row in experiment.rows if row.group is not None}
     independent = len(groups) or len(experiment.rows)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 # A wrong answer is a result; these are accidents, tried again on the next run.
-RETRIED_ERRORS = frozenset({"engine", "timeout", "out_of_memory"})
+RETRIED_ERRORS = frozenset({"engine", "timeout", "out_of_memory", "budget"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Call:
     queue_s: float
     ttft_s: float
     latency_s: float
-    cost_usd: float
+    cost_usd: float | None
     started_at: str
 
     @property

@@ -142,6 +142,7 @@ def score_answers(scorers: Sequence[Scorer], answered: Sequence[tuple[Job, Answe
             tokens_in=answer.completion.tokens_in,
             tokens_out=answer.completion.tokens_out,
             cost_usd=answer.completion.cost_usd,
+            cached=answer.completion.cached,
         )
         for (_, row, _), answer in answered
     ]

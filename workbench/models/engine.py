@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from workbench.models.budget import Budget
 
 Role = Literal["system", "user", "assistant"]
 Quantization = Literal["auto", "none", "int8", "nf4"]
@@ -84,8 +87,10 @@ class Completion:
         ttft_s: seconds from there to the row's first token.
         latency_s: seconds from there to the row's last token; rows of one batch share the machine, so compare latencies
             only between runs of like batches.
-        error_kind: None, or `engine`, `timeout`, `out_of_memory`, `too_long` (prompt and answer do not fit the model), or
-            `prompt` (the inputs do not fit the template).
+        cost_usd: dollars spent on this answer; None where the model's price is not known, 0 where it is `cached`.
+        cached: it comes from the response cache; its times are those of the call that was cached.
+        error_kind: None, or `engine`, `timeout`, `out_of_memory`, `too_long` (prompt and answer do not fit the model),
+            `prompt` (the inputs do not fit the template) or `budget` (the run's budget is spent).
     """
 
     text: str | None
@@ -96,7 +101,7 @@ class Completion:
     queue_s: float = 0.0
     ttft_s: float = 0.0
     latency_s: float = 0.0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     cached: bool = False
     error_kind: str | None = None
     error: str | None = None
@@ -108,8 +113,12 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], *, budget: Budget | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         """Yield `(index of the request, completion)`, each index once, in whatever order they are done.
+
+        An engine whose calls cost money reserves each in `budget` first; one whose calls are free ignores it.
 
         A request that fails is a completion with `error_kind`; an exception ends the whole call.
         """

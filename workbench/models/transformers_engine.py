@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from workbench.errors import ModelError, OutOfMemoryError, require
 from workbench.files import canonical_json
+from workbench.models.budget import Budget
 from workbench.models.decoding import Batch, Constraint
 from workbench.models.engine import Completion, Generation, Message, ModelInfo, Quantization, Request
 from workbench.models.store import find_model, share_cores, stay_offline
@@ -102,7 +103,9 @@ class TransformersEngine:
         self.model = None
         self._grammars.clear()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], *, budget: Budget | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         """Yield answers batch by batch. Greedy answers are those of unbatched decoding up to floating-point ties.
 
         Raises:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from workbench.errors import PipelineError, PostprocessError, PromptError
 from workbench.files import canonical_json, digest_json
+from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Engine, Generation, Request
 from workbench.pipeline import steps
 from workbench.pipeline.prompt import Prompt
@@ -112,7 +113,12 @@ class Pipeline(BaseModel):
             return Answer(None, completion, "invalid_output", str(error))
 
     def answers(
-        self, engine: Engine, inputs: Sequence[Mapping[str, Any]], *, seed_keys: Sequence[str] | None = None
+        self,
+        engine: Engine,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        seed_keys: Sequence[str] | None = None,
+        budget: Budget | None = None,
     ) -> Iterator[tuple[int, Answer]]:
         """Answer many questions, yielding `(index, answer)` as each is done.
 
@@ -128,7 +134,7 @@ class Pipeline(BaseModel):
                 places.append(index)
             except PromptError as error:
                 yield index, self.finish(Completion(text=None, error_kind="prompt", error=str(error)))
-        for place, completion in engine.generate(requests):
+        for place, completion in engine.generate(requests, budget=budget):
             yield places[place], self.finish(completion)
 
     def check_engine(self, engine: Engine) -> None:

@@ -28,7 +28,8 @@ class ScoreInput:
     Attributes:
         result: the post-processed value; None where the call or its post-processing failed (`error_kind` says how).
         output: the model's raw text; None where there is none.
-        latency_s: seconds. cost_usd: US dollars.
+        latency_s: seconds. cost_usd: US dollars; None where the price is not known.
+        cached: the answer came from the response cache and cost nothing this time.
     """
 
     row_id: str
@@ -40,7 +41,8 @@ class ScoreInput:
     latency_s: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
+    cached: bool = False
 
 
 @dataclass(frozen=True)

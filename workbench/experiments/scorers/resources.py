@@ -64,11 +64,15 @@ class Cost(Resource):
     name: str = "cost"
 
     def measure(self, item: ScoreInput) -> ScoreValue:
+        if item.cached:
+            return ScoreValue(None, explanation="the answer came from the cache")
+        if item.cost_usd is None:
+            return ScoreValue(None, explanation="the model's price is not known")
         return ScoreValue(float(item.cost_usd))
 
 
 def cost(*, name: str = "cost") -> Cost:
-    """US dollars."""
+    """US dollars; an answer from the cache is not scored, since it says nothing of what the variant costs."""
     return Cost(name=name)
 
 
