@@ -1,12 +1,13 @@
 # make demo      set up on the first call, then the main job end to end
 # make test      everything that continuous integration checks
 # make test-fast the daily loop
+# make bench     speed goals, measured against peers that make bench-setup installs
 # make setup     only the set-up; make lock, make clean
 
 SHELL := bash
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-fast check lock clean
+.PHONY: help setup model demo test test-fast check bench bench-setup lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,8 +65,22 @@ test-fast: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
 
+# One environment a peer; the copy of its requirements is written last, so an interrupted set-up starts again.
+bench-setup: $(STAMP)
+	@for file in benchmarks/peers/requirements-*.txt; do \
+	    name=$${file##*/requirements-}; venv=.bench/$${name%.txt}; \
+	    if cmp --silent $$file $$venv/requirements.txt; then continue; fi; \
+	    echo "Installing the peer $${name%.txt} in $$venv"; \
+	    rm -rf $$venv; $(BIN)/python -m venv $$venv; \
+	    $$venv/bin/python -m pip install --disable-pip-version-check --quiet -r $$file 2> >(grep -v '^WARNING: Location' >&2); \
+	    cp $$file $$venv/requirements.txt; \
+	done
+
+bench: setup bench-setup
+	@$(BIN)/python -m benchmarks
+
 lock: $(STAMP)
 	@$(BIN)/python .ci/lock.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench

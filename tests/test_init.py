@@ -29,7 +29,11 @@ def test_a_new_workspace_is_found_and_has_a_name(tmp_path: Path) -> None:
 
 def test_it_holds_every_starter_file_as_it_is(tmp_path: Path) -> None:
     made = init_workspace(tmp_path / "mine")
-    starters = [path for path in made.written if path.split("/")[0] in ("datasets", "notebooks", "policies", "prompts")]
+    starters = [
+        path
+        for path in made.written
+        if path.split("/")[0] in ("datasets", "experiments", "notebooks", "policies", "prompts")
+    ]
     assert "policies/default.toml" in starters
     for path in starters:
         assert (made.root / path).read_bytes() == (template_folder() / path).read_bytes()

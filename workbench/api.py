@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.html import callout, escape
-from workbench.workspace import Layout
+from workbench.workspace import Layout, use
 
 if TYPE_CHECKING:
     from workbench.data.dataset import Dataset
@@ -158,4 +158,6 @@ def open(path: str | Path | None = None, *, notebook: str | Path | None = None) 
     Raises:
         WorkspaceError: there is none; the hint says how to make one.
     """
-    return Workspace(Layout.find(path), notebook=notebook)
+    layout = Layout.find(path)
+    use(layout)
+    return Workspace(layout, notebook=notebook)

@@ -70,7 +70,7 @@ def run_demo(*, limit: int | None = None, report: Path = Path("report.html"), co
         out.print("An earlier demo was interrupted: going on where it stopped.")
     started = time.monotonic()
     run = experiment.run(fresh=not unfinished)
-    out.print(f"run {run.id}: {len(run.load()[0])} calls in {time.monotonic() - started:.0f} s, {run.failed} failed")
+    out.print(f"run {run.id}: {len(run.calls())} calls in {time.monotonic() - started:.0f} s, {run.failed} failed")
 
     out.rule("[bold]4  Compare and decide", align="left")
     comparison = run.compare()

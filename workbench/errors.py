@@ -39,6 +39,10 @@ class WorkbenchError(Exception):
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
+class WorkbenchWarning(UserWarning):
+    """Something went wrong that does not stop the work, such as a cache that cannot be written."""
+
+
 class UsageError(WorkbenchError):
     exit_code = 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -89,13 +90,30 @@ def git_state(folder: Path) -> GitState | None:
     return GitState(commit, bool(status.strip()))
 
 
+@functools.cache
 def environment() -> dict[str, str]:
-    """Python, platform and the version of every installed distribution, by name."""
+    """Python, platform and the version of every installed distribution, by name; read once a process."""
     from importlib.metadata import distributions
 
-    versions = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version
-        for dist in distributions()
-        if dist.metadata["Name"]
-    }
+    versions: dict[str, str] = {}
+    for distribution in distributions():
+        name, version = _name_and_version(
+            distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        )
+        if name and version:
+            versions.setdefault(name.lower().replace("_", "-"), version)
     return {"python": platform.python_version(), "platform": platform.platform(), **dict(sorted(versions.items()))}
+
+
+def _name_and_version(metadata: str) -> tuple[str, str]:
+    """Two headers of a distribution's metadata; parsing all of them as a message costs a quarter of a second in all."""
+    found = {"name": "", "version": ""}
+    for line in metadata.splitlines():
+        key, colon, value = line.partition(":")
+        if not colon:
+            break
+        if key.lower() in found:
+            found[key.lower()] = value.strip()
+            if all(found.values()):
+                break
+    return found["name"], found["version"]

@@ -118,12 +118,14 @@ def test_a_journal_and_parquet_together_hold_each_row_once(workspace: api.Worksp
     before = run.calls()
     # What a kill between writing Parquet and dropping the journal leaves behind.
     from workbench.events.journal import JournalWriter
+    from workbench.experiments.records import Call, Score
     from workbench.experiments.run import journal_entry
 
-    calls, scores = run.load()
+    calls = [Call(**row) for row in run.calls().to_dicts()]
+    scores = [Score(**row) for row in run.scores().to_dicts()]
     with JournalWriter(run.journal) as journal:
-        for key, call in list(calls.items())[:7]:
-            mine = [score for score in scores if (score.variant, score.row_id, score.repeat) == key]
+        for call in calls[:7]:
+            mine = [s for s in scores if (s.variant, s.row_id) == (call.variant, call.row_id)]
             journal.append([journal_entry(call, mine)])
     again = Run(run.folder)
     assert again.calls().equals(before)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from workbench.experiments import statistics
 from workbench.experiments.statistics import (
     bounded_interval,
     cluster_sums,
@@ -206,3 +207,18 @@ def least_coverage(runs: int) -> float:
 def most_alarms(runs: int) -> int:
     """What a test of size 5% stays below, but once in a thousand simulations."""
     return int(stats.binom.ppf(0.999, runs, 0.05))
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_for_many_units_the_expansion_is_what_resampling_gives(monkeypatch: pytest.MonkeyPatch, skewed: bool) -> None:
+    rng = np.random.default_rng(11)
+    n = statistics.LARGE_UNITS + 1
+    diffs = (
+        (rng.exponential(size=n) ** 2 - 1.9) if skewed else rng.choice([-1.0, 0.0, 1.0], size=n, p=[0.14, 0.7, 0.16])
+    )
+    quick = statistics.paired_bootstrap_t(diffs), statistics.permutation_p(diffs)
+    monkeypatch.setattr(statistics, "LARGE_UNITS", 10 * n)
+    slow = statistics.paired_bootstrap_t(diffs), statistics.permutation_p(diffs)
+    width = diffs.std() / n**0.5
+    assert quick[0] == pytest.approx(slow[0], abs=0.1 * width)
+    assert quick[1] == pytest.approx(slow[1], abs=0.02)

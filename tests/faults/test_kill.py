@@ -57,13 +57,13 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path, instant: InstantEn
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path, instant: InstantEngine) -> None:
     workspace = make_workspace(tmp_path / "interrupted")
     process = _start(workspace.root)
-    while not any(run.load()[0] for run in workspace.runs()):
+    while not any(len(run.calls()) for run in workspace.runs()):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate()
     [stopped] = workspace.runs()
-    had = len(stopped.load()[0])
+    had = len(stopped.calls())
     assert 0 < had < 2 * ROWS
     run = make_experiment(workspace).run()
     assert (run.id, run.complete, instant.asked) == (stopped.id, True, 2 * ROWS - had)

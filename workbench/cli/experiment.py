@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,14 +51,29 @@ def run_command(
     file: Annotated[
         Path | None, typer.Argument(help="An experiment in YAML, or a notebook (.py of marimo, .ipynb).")
     ] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(help="After --, arguments for a marimo notebook.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="After --, a notebook's parameters, such as --limit 5.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Ask everything anew, even where a complete run exists.")
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Dollars that the run may spend; rows beyond wait for the next run."),
+    ] = None,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Stop when the decision is certain (a test that is valid at any time).")
+    ] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the YAML file instead.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the runs instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment, going on where it stopped; then compare its variants."""
+    if schema:
+        from workbench.experiments.spec_schema import experiment_schema
+
+        _print_json(experiment_schema())
+        return
     layout = Layout.find()
     if show_list:
         _list_runs(layout, as_json)
@@ -67,9 +83,14 @@ def run_command(
     if file.suffix in (".py", ".ipynb"):
         _run_notebook(file, arguments or [])
         return
-    from workbench.experiments.spec import read_experiment
+    from workbench.experiments.spec import build_experiment, read_spec
 
-    run = read_experiment(layout, file).run(fresh=fresh)
+    spec = read_spec(file)
+    run = build_experiment(layout, file, spec).run(
+        fresh=fresh,
+        budget_usd=spec.budget_usd if budget is None else budget,
+        stop_early=spec.early_stopping or stop_early,
+    )
     if len(run.manifest.variants) > 1:
         _show(run, run.compare(), as_json)
     elif as_json:
@@ -86,13 +107,28 @@ def compare_command(
     margin: Annotated[
         float | None, typer.Option(help="The largest difference of the primary scorer that does not matter.")
     ] = None,
+    earlier: Annotated[
+        str | None, typer.Option("--with", metavar="RUN", help="Compare with this earlier run, on the rows both have.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="With --with: the variant of RUN; needed where it has several.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the variants of a run row by row, with intervals and corrected p-values."""
+    """Compare the variants of a run row by row, or two runs, with intervals and corrected p-values."""
     from workbench.experiments.run import open_run
 
     found = open_run(Layout.find(), run)
+    if earlier is not None:
+        across = found.compare_with(
+            open_run(Layout.find(), earlier), variant=variant, earlier_variant=over, margin=margin
+        )
+        if as_json:
+            _print_json({"shared": asdict(across.shared), "comparison": across.comparison.to_json()})
+        else:
+            typer.echo(str(across))
+        return
     comparison = found.compare(over, margin=margin)
     if report is not None:
         from workbench.ui.report import write_report
@@ -110,7 +146,7 @@ def _show(run: Run, comparison: Comparison, as_json: bool) -> None:
             {"run_id": run.id, "failed": run.failed, "decisions": decisions, "comparison": comparison.to_json()}
         )
         return
-    typer.echo(f"run {run.id}: {len(run.load()[0])} calls, {run.failed} failed")
+    typer.echo(f"run {run.id}: {len(run.calls())} calls, {run.failed} failed")
     typer.echo(str(comparison))
 
 
@@ -123,7 +159,7 @@ def _list_runs(layout: Layout, as_json: bool) -> None:
             "experiment": run.manifest.experiment,
             "dataset": run.manifest.dataset,
             "variants": list(run.manifest.variants),
-            "calls": len(run.load()[0]),
+            "calls": len(run.calls()),
             "expected": run.expected,
             "failed": run.failed,
             "started_at": run.manifest.started_at,
@@ -150,13 +186,13 @@ def _run_notebook(file: Path, arguments: list[str]) -> None:
     if not file.is_file():
         raise UsageError(f"no notebook {file}", hint="Check the path.")
     if file.suffix == ".ipynb":
-        if arguments:
-            raise UsageError("a Jupyter notebook takes no arguments", hint="Use its marimo twin, the .py file.")
-        target = file.with_name(f"{file.stem}.executed.ipynb").name
-        command = ["-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", str(file), "--output", target]
-    else:
-        command = [str(file), *arguments]
-    code = subprocess.run([sys.executable, *command], env={**os.environ, "WORKBENCH_NOTEBOOK": str(file)}).returncode
+        from workbench.notebook_run import run_jupyter
+
+        os.environ["WORKBENCH_NOTEBOOK"] = str(file.resolve())
+        typer.echo(f"executed: {run_jupyter(file, arguments)}")
+        return
+    environment = {**os.environ, "WORKBENCH_NOTEBOOK": str(file)}
+    code = subprocess.run([sys.executable, str(file), *arguments], env=environment).returncode
     if code:
         raise WorkbenchError(f"{file} failed", hint="The messages above say where.")
 

@@ -18,7 +18,7 @@ from workbench.cli.model import model_app
 from workbench.cli.notebooks import notebooks_app
 from workbench.cli.prompt import prompt_app
 from workbench.cli.registry import artifact_app, gate_command, promote_command
-from workbench.errors import GateRefused, WorkbenchError
+from workbench.errors import GateRefused, WorkbenchError, WorkbenchWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +54,10 @@ app.add_typer(artifact_app, name="artifact")
 app.add_typer(notebooks_app, name="notebooks")
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     debug = "--debug" in sys.argv
@@ -62,6 +66,8 @@ def main() -> None:
         sys.argv = [sys.argv[0], "--debug", *(word for word in sys.argv[1:] if word != "--debug")]
     else:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", WorkbenchWarning)
+        warnings.showwarning = _show_warning
     try:
         app()
     except KeyboardInterrupt:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,26 +30,60 @@ class JournalContent:
     torn: int
 
 
+# What `_line` writes; the checksum is that of the record's bytes as they stand.
+_FORM = re.compile(rb'\{"crc":(\d+),"record":(.*)\}\n', re.DOTALL)
+
+
 def _line(record: dict[str, Any]) -> bytes:
     body = canonical_json(record)
-    return canonical_json({"crc": zlib.crc32(body), "record": record}) + b"\n"
+    return b'{"crc":%d,"record":%b}\n' % (zlib.crc32(body), body)
+
+
+def iterate_journal(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The records of a journal, one at a time; None for a line that is damaged. A torn last line is left out.
+
+    A missing file is an empty journal.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield _record(line)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    found = _FORM.fullmatch(line)
+    if found is None or zlib.crc32(found[2]) != int(found[1]):
+        return None
+    try:
+        record = json.loads(found[2])
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def read_journal(path: Path) -> JournalContent:
     """Read every intact record. A missing file is an empty journal; damage is counted, never raised or hidden."""
-    data = path.read_bytes() if path.exists() else b""
-    end = data.rfind(b"\n") + 1
-    records: list[dict[str, Any]] = []
-    damaged: list[int] = []
-    for number, line in enumerate(data[:end].splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            if zlib.crc32(canonical_json(entry["record"])) != entry["crc"]:
-                raise ValueError("checksum")
-            records.append(entry["record"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            damaged.append(number)
-    return JournalContent(tuple(records), tuple(damaged), len(data) - end)
+    lines = list(iterate_journal(path))
+    records = tuple(record for record in lines if record is not None)
+    damaged = tuple(number for number, record in enumerate(lines, 1) if record is None)
+    return JournalContent(records, damaged, _torn(path))
+
+
+def _torn(path: Path) -> int:
+    """Bytes after the last complete line."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail, place = b"", size
+        while place > 0 and b"\n" not in tail:
+            step = min(place, 1 << 16)
+            place -= step
+            file.seek(place)
+            tail = file.read(step) + tail
+    return len(tail) - tail.rfind(b"\n") - 1
 
 
 class JournalWriter:
@@ -59,7 +94,7 @@ class JournalWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         self._file = path.open("ab")
-        torn = read_journal(path).torn
+        torn = _torn(path)
         if torn:
             self._file.truncate(path.stat().st_size - torn)
         if new:

@@ -7,11 +7,14 @@ interval, everything else by a sign-flip permutation test with a studentized boo
 The p-values of all variants and quality scorers are adjusted together (Holm); what an answer took (seconds, tokens,
 dollars) is a family of its own. Intervals are at `level` each, not widened for the number of comparisons, so a winner
 needs both: an adjusted p of at most 1 - level and an interval without 0.
+
+A run that could stop early is judged by the test that its rule looks at, which holds at any time (`sequential`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,11 +23,12 @@ import numpy as np
 import polars as pl
 
 from workbench.errors import ComparisonError, UsageError
-from workbench.experiments import statistics
+from workbench.experiments import sequential, statistics
 from workbench.experiments.comparison import Comparison
 from workbench.experiments.decision import Decision, Difference, Unit
 from workbench.experiments.records import RETRIED_ERRORS
 from workbench.experiments.scorers.resources import RESOURCE_TYPES
+from workbench.experiments.stopping import EarlyStopping, bounds_of
 from workbench.files import digest_json
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ _UNITS: dict[str, Unit] = {
     "cost": "usd",
     "json_fields": "share",
     "token_f1": "share",
+    "pairwise": "share",
 }
 
 
@@ -84,6 +89,7 @@ def compare(
             level=level,
             margin=margins.get(entry["name"]),
             seed=seed,
+            stopping=manifest.early_stopping,
         )
         for variant in names
         if variant != base
@@ -150,6 +156,7 @@ def _difference(
     level: float,
     margin: float | None,
     seed: int,
+    stopping: EarlyStopping | None,
 ) -> Difference:
     """One difference, its p-value not yet adjusted."""
     ours = means.filter(pl.col("variant") == variant)
@@ -157,6 +164,9 @@ def _difference(
     # Sorted, so that the seed's resamples do not depend on the order in which rows were answered.
     pairs = ours.join(theirs, on="row_id", how="inner", suffix="_base").drop_nulls(["value", "value_base"])
     pairs = pairs.sort("row_id")
+    if stopping is not None:
+        place = {row_id: number for number, row_id in enumerate(stopping.order(pairs.get_column("row_id")))}
+        pairs = pairs.sort(pl.col("row_id").replace_strict(place, return_dtype=pl.Int64))
     new, old = pairs.get_column("value").to_numpy(), pairs.get_column("value_base").to_numpy()
     clusters = _clusters(pairs.get_column("row_id").to_list(), groups)
     kind_of = str(entry.get("config", {}).get("type", ""))
@@ -164,11 +174,13 @@ def _difference(
     repeated = any((side.get_column("repeats").max() or 0) > 1 for side in (ours, theirs))  # type: ignore[operator]
     values = np.concatenate([new, old])
     counted = entry["kind"] == "binary" and not repeated and bool(np.isin(values, (0, 1)).all())
-    binary = counted and clusters is None
+    binary = counted and clusters is None and stopping is None
     sides = calls.filter(pl.col("variant").is_in([variant, base]))
     found = _Analysis(new, old, clusters, level, seed)
     tost = 2 * level - 1
-    if binary:
+    if stopping is not None:
+        numbers = found.anytime(bounds_of(entry), tost if margin is not None else None)
+    elif binary:
         numbers = found.binary(tost if margin is not None else None)
     else:
         bound = None if resource else _bound(kind_of, values)
@@ -185,7 +197,7 @@ def _difference(
         n=len(new),
         fixed=int(((new == 1) & (old == 0)).sum()) if counted else None,
         broke=int(((new == 0) & (old == 1)).sum()) if counted else None,
-        unpaired=len(set(sides["row_id"]) | set(ours["row_id"]) | set(theirs["row_id"])) - len(new),
+        unpaired=pl.concat([side.get_column("row_id") for side in (sides, ours, theirs)]).n_unique() - len(new),
         errors=(_failed(sides, variant, accidents), _failed(sides, base, accidents)),
         invalid=(_failed(sides, variant, invalid), _failed(sides, base, invalid)),
         baseline_mean=float(old.mean()) if len(old) else None,
@@ -199,6 +211,8 @@ def _difference(
 
 def _clusters(row_ids: Sequence[str], groups: Mapping[str, str]) -> list[Hashable] | None:
     """Cluster label of each row; None where every row stands alone."""
+    if not groups:
+        return None
     labels: list[Hashable] = [("group", groups[i]) if i in groups else ("row", i) for i in row_ids]
     return labels if len(set(labels)) < len(labels) else None
 
@@ -245,6 +259,24 @@ class _Analysis:
             "method": "exact McNemar test, Newcombe interval",
             "discordance": (fixed + broke) / n if n else None,
         }
+
+    def anytime(self, bounds: tuple[float, float] | None, tost: float | None) -> dict[str, Any]:
+        """Valid however often the run was looked at, and whenever it stopped; rows are in the order of asking."""
+        diffs = self.new - self.old
+        plain = {"baseline_interval": None, "variant_interval": None}
+        if bounds is None or not len(diffs):
+            method = "not tested: the run could stop early, and these scores have no limits"
+            return self._fields(None, None, None) | plain | {"method": method}
+        width = bounds[1] - bounds[0]
+
+        # Each limit at the full level: what two one-sided tests ask for.
+        one_sided = None if tost is None else sequential.one_sided_limits(diffs, level=self.level, bound=width)
+        limits = sequential.confidence_sequence(diffs, level=self.level, bound=width)
+        return (
+            self._fields(limits, one_sided, sequential.anytime_p(diffs, bound=width))
+            | plain
+            | {"method": "betting test and confidence sequence, valid at any time"}
+        )
 
     def continuous(self, tost: float | None, bound: float | None) -> dict[str, Any]:
         diffs = self.new - self.old
@@ -296,13 +328,22 @@ def _adjusted(rows: list[Difference]) -> tuple[Difference, ...]:
 
 def _evidence(scores: pl.DataFrame, manifest: RunManifest) -> str:
     """Digest of what was compared: the same scores of the same pipelines give the same one, in any order of rows."""
-    columns = [*_KEY, "scorer_digest", "value"]
-    rows = scores.select(columns).with_columns(pl.col("value").fill_nan(None)).sort(_KEY).rows()
+    rows = scores.select(*_KEY, "scorer_digest", pl.col("value").fill_nan(None)).sort(_KEY)
+    found = hashlib.sha256()
+    for name in (*_KEY, "scorer_digest", "value"):
+        column = rows.get_column(name)
+        if column.dtype == pl.String:
+            # Lengths first, so that no two columns of texts run into the same bytes.
+            found.update(column.str.len_bytes().cast(pl.Int64).to_numpy().astype("<i8").tobytes())
+            found.update((column.str.join("").item() or "").encode())
+        else:
+            found.update(column.is_null().to_numpy().tobytes())
+            found.update(column.fill_null(0).to_numpy().astype("<f8").tobytes())
     return digest_json(
         {
             "run_id": manifest.run_id,
             "dataset_digest": manifest.dataset_digest,
             "pipeline_digests": manifest.pipeline_digests,
-            "scores": rows,
+            "scores": found.hexdigest(),
         }
     )

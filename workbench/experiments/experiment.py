@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import sys
 import uuid
@@ -13,11 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import surroundings
 from workbench.data.row import Row
-from workbench.errors import RunLockedError, UsageError
+from workbench.errors import RunError, RunLockedError, UsageError
 from workbench.experiments import runner
 from workbench.experiments.records import RunManifest
 from workbench.experiments.run import Run, list_runs
+from workbench.experiments.scorers.base import PairScorer
+from workbench.experiments.scorers.resources import RESOURCE_TYPES
+from workbench.experiments.stopping import EarlyStopping, Watch, check_stoppable
 from workbench.files import digest_json
+from workbench.models.asking import Asking, asked_by
+from workbench.models.budget import Budget
+from workbench.models.response_cache import response_cache
 from workbench.pipeline.pipeline import Pipeline
 from workbench.progress import progress as progress_bar
 from workbench.workspace import Layout
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from workbench.data.dataset import Dataset
     from workbench.experiments.power import Plan
     from workbench.experiments.scorers.base import Scorer
+    from workbench.models.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -97,44 +105,97 @@ class Experiment:
         with progress_bar(len(self.variants), "Pilot", show=show_progress) as bar:
             return make_plan(self, min(pilot, len(self.rows)), random.Random(seed), bar)
 
-    def run(self, *, fresh: bool = False, show_progress: bool = True) -> Run:
+    def watch(self, rule: EarlyStopping | None) -> Watch | None:
+        """What decides when the run may stop; None without a rule.
+
+        Raises:
+            UsageError: the primary scorer has no limits or judges pairs, or the rows do not stand alone.
+        """
+        if rule is None:
+            return None
+        [scorer] = [scorer for scorer in self.scorers if scorer.name == self.primary]
+        if isinstance(scorer, PairScorer):
+            raise UsageError(f"{scorer.name} scores at the end of a run, so that it cannot stop it")
+        bounds = check_stoppable(scorer, any(row.group is not None for row in self.rows), len(self.variants))
+        quality = [s for s in self.scorers if s.config().get("type") not in RESOURCE_TYPES]
+        return Watch(rule, list(self.variants), scorer, bounds, (len(self.variants) - 1) * max(1, len(quality)))
+
+    def run(
+        self,
+        *,
+        fresh: bool = False,
+        budget_usd: float | None = None,
+        stop_early: bool | EarlyStopping = False,
+        show_progress: bool = True,
+    ) -> Run:
         """Answer and score every row, going on where an earlier run of the same experiment stopped.
 
-        A complete run without accidents is returned as it is; `fresh` asks everything anew. Ctrl-C keeps what is done.
+        A complete run without accidents is returned as it is. Ctrl-C keeps what is done.
+
+        Args:
+            fresh: ask everything anew, the response cache included.
+            budget_usd: dollars that the run may spend in all, what it has spent before included; rows beyond are errors
+                of the kind `budget`, asked by the next `run`.
+            stop_early: stop as soon as the decision is certain; see `EarlyStopping`.
 
         Raises:
             ModelError: a model is not here (before anything is recorded).
+            UsageError: a rule for early stopping that does not fit.
+            RunError: the disk is full; what was recorded is kept.
         """
-        models = {name: pipeline.engine().info.to_dict() for name, pipeline in self.variants.items()}
+        rule = (EarlyStopping() if stop_early else None) if isinstance(stop_early, bool) else stop_early
+        self.watch(rule)
+        engines = {name: pipeline.engine(self.layout.settings) for name, pipeline in self.variants.items()}
         for name, pipeline in self.variants.items():
-            pipeline.check_engine(self.variants[name].engine())
-        earlier = None if fresh else next((run for run in self.earlier_runs() if not run.complete or run.failed), None)
-        if earlier is None and not fresh:
-            finished = next((run for run in self.earlier_runs() if run.complete), None)
-            if finished is not None:
-                return finished
-        for run in (earlier, self._new_run(models)):
+            pipeline.check_engine(engines[name])
+        models = {name: engine.info.to_dict() for name, engine in engines.items()}
+        earlier = [] if fresh else self.earlier_runs(rule)
+        open_run = next((run for run in earlier if not run.complete or run.failed), None)
+        if open_run is None and earlier:
+            return earlier[0]
+        for run in (open_run, self._new_run(models, rule)):
             if run is None:
                 continue
             try:
                 with run.lock():
-                    if not (run.folder / "run.json").exists():
-                        self._remember_dataset()
-                        run.save_manifest()
-                    with progress_bar(run.expected, self.name, show=show_progress) as bar:
-                        runner.execute(self, run, progress=bar)
+                    self._execute(run, engines, fresh, budget_usd, show_progress)
                 return run
             except RunLockedError:
                 continue  # another process is at work on that run: this one gets its own
         raise RunLockedError("every run of this experiment is being written", hint="Try again.")
 
-    def earlier_runs(self) -> list[Run]:
-        """Runs of this very experiment with the models that are here now, the newest first."""
-        digests = {name: pipeline.engine().info.digest for name, pipeline in self.variants.items()}
+    def _execute(
+        self, run: Run, engines: Mapping[str, Engine], fresh: bool, budget_usd: float | None, show_progress: bool
+    ) -> None:
+        cache = response_cache(self.layout)
+        try:
+            if not (run.folder / "run.json").exists():
+                self._remember_dataset()
+                run.save_manifest()
+            budget = None if budget_usd is None else Budget(budget_usd, spent_usd=run.spent_usd)
+            rules = Asking(cache, read=not fresh, budget=budget)
+            with asked_by(rules), progress_bar(run.expected, self.name, show=show_progress) as bar:
+                runner.execute(self, run, engines, progress=bar)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunError(
+                f"the disk of {self.layout.runs} is full", hint="Make room and run again: what was answered is kept."
+            ) from error
+        finally:
+            if cache is not None:
+                cache.trim()
+                cache.close()
+
+    def earlier_runs(self, rule: EarlyStopping | None = None) -> list[Run]:
+        """Runs of this very experiment with the models that are here now and the same rule, the newest first."""
+        settings = self.layout.settings
+        digests = {name: pipeline.engine(settings).info.digest for name, pipeline in self.variants.items()}
         return [
             run
             for run in list_runs(self.layout)
             if run.manifest.experiment_digest == self.digest
+            and run.manifest.early_stopping == rule
             and {name: model["digest"] for name, model in run.manifest.models.items()} == digests
         ]
 
@@ -143,7 +204,7 @@ class Experiment:
 
         snapshot(self.layout, self.dataset)
 
-    def _new_run(self, models: dict[str, dict[str, str]]) -> Run:
+    def _new_run(self, models: dict[str, dict[str, str]], rule: EarlyStopping | None) -> Run:
         at = runner.now()
         run_id = (
             f"{at[:19].replace('-', '').replace(':', '').replace('T', '-')}-{self.digest[7:13]}-{uuid.uuid4().hex[:4]}"
@@ -170,6 +231,7 @@ class Experiment:
             git_dirty=git.dirty if git else None,
             command=[Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
             started_at=at,
+            early_stopping=rule,
             environment=surroundings.environment(),
         )
         return Run(self.layout.runs / run_id, manifest)
@@ -182,6 +244,7 @@ def _described(scorer: Scorer) -> dict[str, Any]:
         "kind": scorer.kind,
         "direction": scorer.direction,
         "on_error": scorer.on_error,
+        "bounds": None if scorer.bounds is None else list(scorer.bounds),
         "config": scorer.config(),
     }
 

@@ -7,6 +7,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from workbench.experiments.power import Plan, smallest_difference
+from workbench.models.asking import Asking
+from workbench.models.response_cache import response_cache
 from workbench.pipeline.pipeline import Answer
 from workbench.progress import Progress
 
@@ -25,10 +27,15 @@ def make_plan(experiment: Experiment, pilot: int, random: Random, progress: Prog
     asked = len(experiment.rows) * experiment.repeats
     seconds = cost = 0.0
     tokens_in = tokens_out = 0.0
+    # The pilot measures the pace of real answers, and leaves them for the run.
+    cache = response_cache(experiment.layout)
+    rules = Asking(cache, read=False)
     for number, (name, pipeline) in enumerate(experiment.variants.items(), 1):
-        engine = pipeline.engine()
+        engine = rules.through(pipeline.engine(experiment.layout.settings))
         started = time.perf_counter()
-        answers: dict[int, Answer] = dict(pipeline.answers(engine, [row.inputs for row in rows]))
+        answers: dict[int, Answer] = dict(
+            pipeline.answers(engine, [row.inputs for row in rows], seed_keys=[f"{row.id}:0" for row in rows])
+        )
         spent = time.perf_counter() - started
         # What is done once a variant (the shared prefix) must not be multiplied by the rows.
         once = min((answer.completion.queue_s for answer in answers.values()), default=0.0)
@@ -38,6 +45,8 @@ def make_plan(experiment: Experiment, pilot: int, random: Random, progress: Prog
         tokens_out += sum(c.tokens_out for c in completions) / pilot * asked
         cost += sum(c.cost_usd or 0.0 for c in completions) / pilot * asked
         progress.update(number, name)
+    if cache is not None:
+        cache.close()
     groups = {row.group for row in experiment.rows if row.group is not None}
     independent = len(groups) or len(experiment.rows)
     quality = [scorer for scorer in experiment.scorers if scorer.name not in RESOURCE_SCORERS]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    import polars as pl
+from workbench.experiments.stopping import EarlyStopping
 
 # A wrong answer is a result; these are accidents, tried again on the next run.
 RETRIED_ERRORS = frozenset({"engine", "timeout", "out_of_memory", "budget"})
+
+# What identifies a call within its run.
+CALL_KEY = ("variant", "row_id", "repeat")
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,6 @@ class Call:
     cost_usd: float | None
     started_at: str
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What identifies a call within its run."""
-        return (self.variant, self.row_id, self.repeat)
-
 
 @dataclass(frozen=True)
 class Score:
@@ -74,7 +73,11 @@ class Score:
 
 
 class RunManifest(BaseModel):
-    """`run.json`: what was run, with what, from where; enough to read the rows years later."""
+    """`run.json`: what was run, with what, from where; enough to read the rows years later.
+
+    `early_stopping` holds the rule under which the run could stop before its last row, `stopped_rows` how many rows were
+    asked where it did.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format_version: Literal[1] = 1
@@ -98,29 +101,17 @@ class RunManifest(BaseModel):
     command: list[str]
     started_at: str
     finished_at: str | None = None
+    early_stopping: EarlyStopping | None = None
+    stopped_rows: int | None = None
     environment: dict[str, str]
 
 
-def call_schema() -> dict[str, Any]:
-    """Polars types of the `calls` columns, in order."""
-    return _schema(Call)
-
-
-def score_schema() -> dict[str, Any]:
-    """Polars types of the `scores` columns, in order."""
-    return _schema(Score)
-
-
-def _schema(record: type[Any]) -> dict[str, Any]:
-    import polars as pl
-
+def schema_of(record: type[Call | Score]) -> dict[str, Any]:
+    """Polars types of the columns of `calls` or `scores`, in order."""
     types = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}
     return {field.name: types[str(field.type).split(" ")[0]] for field in fields(record)}
 
 
-def frame(records: list[Any], record: type[Any]) -> pl.DataFrame:
-    """Records of one kind as a frame with fixed columns and types, also when empty."""
-    import polars as pl
-
-    columns = {field.name: [getattr(item, field.name) for item in records] for field in fields(record)}
-    return pl.DataFrame(columns, schema=_schema(record))
+def frame(records: Sequence[Any], record: type[Call | Score]) -> pl.DataFrame:
+    """Calls or scores as a frame with fixed columns and types, also when empty."""
+    return pl.DataFrame([vars(item) for item in records], schema=schema_of(record), orient="row")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from pydantic import ValidationError
 
 from workbench.errors import NotFoundError, RunError, RunLockedError
-from workbench.events.journal import read_journal
-from workbench.experiments.records import RETRIED_ERRORS, Call, RunManifest, Score, frame
+from workbench.events.journal import iterate_journal
+from workbench.experiments.records import CALL_KEY, RETRIED_ERRORS, Call, RunManifest, Score, schema_of
 from workbench.files import atomic_file, write_atomic
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
-    import polars as pl
-
+    from workbench.experiments.across import AcrossRuns
     from workbench.experiments.compare import Comparison
+
+# Place of an entry in the journal while rows are merged; what was compacted before is at -1.
+_PLACE = "_place"
+_PORTION = 500
 
 
 class Run:
@@ -29,7 +33,7 @@ class Run:
     def __init__(self, folder: Path, manifest: RunManifest | None = None) -> None:
         self.folder = folder
         self.manifest = manifest or _read_manifest(folder / "run.json")
-        self._rows: tuple[dict[tuple[str, str, int], Call], list[Score]] | None = None
+        self._rows: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
     @property
     def id(self) -> str:
@@ -37,69 +41,79 @@ class Run:
 
     @property
     def expected(self) -> int:
-        """Calls of the whole run."""
-        return self.manifest.rows * self.manifest.repeats * len(self.manifest.variants)
+        """Calls of the whole run; where it was stopped early, those up to there."""
+        rows = self.manifest.rows if self.manifest.stopped_rows is None else self.manifest.stopped_rows
+        return rows * self.manifest.repeats * len(self.manifest.variants)
 
     @property
     def complete(self) -> bool:
         """Whether the run has ended with every call answered or recorded as an error."""
-        return self.manifest.finished_at is not None and len(self.load()[0]) == self.expected
+        return self.manifest.finished_at is not None and len(self.calls()) == self.expected
 
     @property
     def failed(self) -> int:
         """Calls that ended in an accident (not a wrong answer); the next `run` tries them again."""
-        return sum(call.error_kind in RETRIED_ERRORS for call in self.load()[0].values())
+        return int(self.calls()["error_kind"].is_in(list(RETRIED_ERRORS)).sum())
+
+    @property
+    def spent_usd(self) -> float:
+        """Dollars spent on the calls; those of unknown price count 0."""
+        return float(self.calls()["cost_usd"].sum())
 
     @property
     def journal(self) -> Path:
         return self.folder / "journal.jsonl"
 
-    def load(self) -> tuple[dict[tuple[str, str, int], Call], list[Score]]:
-        """Calls by key, each once (a retried call replaces its earlier error), and their scores.
+    def calls(self) -> pl.DataFrame:
+        """One row a call, each once, ordered by variant, row and repeat; columns as in `Call`."""
+        return self._load()[0]
 
-        Parquet holds what was compacted; the journal what came since, so both are read and the later wins.
+    def scores(self) -> pl.DataFrame:
+        """One row a score, in the order of the calls; columns as in `Score`."""
+        return self._load()[1]
+
+    def answered(self) -> set[tuple[str, str, int]]:
+        """Keys (variant, row, repeat) of the calls that need not be asked again."""
+        done = self.calls().filter(~pl.col("error_kind").is_in(list(RETRIED_ERRORS)).fill_null(False))
+        return set(done.select(CALL_KEY).iter_rows())
+
+    def _load(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Parquet holds what was compacted; the journal what came since, so both are read and the later entry wins.
+
+        A call that was asked again replaces the earlier one and every score of it.
         """
         if self._rows is None:
-            import polars as pl
-
-            calls: dict[tuple[str, str, int], Call] = {}
-            scores: dict[tuple[str, str, int], list[Score]] = {}
-            for name, record in (("calls", Call), ("scores", Score)):
+            calls, scores = _journaled(self.journal)
+            journaled = bool(calls or scores)
+            for name, record, frames in (("calls", Call, calls), ("scores", Score, scores)):
                 path = self.folder / f"{name}.parquet"
                 if not path.exists():
                     continue
                 try:
-                    rows = pl.read_parquet(path, memory_map=False).to_dicts()
+                    stored = pl.read_parquet(path, memory_map=False)
+                    frames.insert(
+                        0, stored.cast(pl.Schema(schema_of(record))).with_columns(pl.lit(-1, pl.Int64).alias(_PLACE))
+                    )
                 except (pl.exceptions.PolarsError, OSError) as error:
                     raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}", hint="Restore it.") from None
-                for row in rows:
-                    if record is Call:
-                        call = Call(**row)
-                        calls[call.key] = call
-                    else:
-                        score = Score(**row)
-                        scores.setdefault((score.variant, score.row_id, score.repeat), []).append(score)
-            for entry in read_journal(self.journal).records:
-                call = Call(**entry["call"])
-                calls[call.key] = call
-                scores[call.key] = [Score(**score) for score in entry["scores"]]
-            ordered = [score for key in sorted(calls) for score in scores.get(key, ())]
-            self._rows = ({key: calls[key] for key in sorted(calls)}, ordered)
+            calls.append(_numbered([], Call, []))
+            scores.append(_numbered([], Score, []))
+            self._rows = _merged(pl.concat(calls), pl.concat(scores), journaled)
         return self._rows
-
-    def calls(self) -> pl.DataFrame:
-        """One row a call, ordered by variant, row and repeat; columns as in `Call`."""
-        return frame(list(self.load()[0].values()), Call)
-
-    def scores(self) -> pl.DataFrame:
-        """One row a score; columns as in `Score`."""
-        return frame(self.load()[1], Score)
 
     def compare(self, baseline: str | None = None, **options: Any) -> Comparison:
         """Paired differences of every variant against `baseline` (the first variant by default); see `compare.compare`."""
         from workbench.experiments.compare import compare
 
         return compare(self.scores(), self.calls(), self.manifest, baseline=baseline, **options)
+
+    def compare_with(
+        self, earlier: Run, *, variant: str | None = None, earlier_variant: str | None = None, **options: Any
+    ) -> AcrossRuns:
+        """A variant of this run against one of an `earlier` run, on the rows they share; see `across.compare_runs`."""
+        from workbench.experiments.across import compare_runs
+
+        return compare_runs(earlier, self, variant=variant, before_variant=earlier_variant, **options)
 
     def compact(self, finished_at: str) -> None:
         """Write the rows as Parquet, mark the run as ended, and drop the journal, in an order that a kill cannot spoil."""
@@ -138,8 +152,6 @@ class Run:
 
     def summary(self) -> pl.DataFrame:
         """Mean of every scorer by variant, with the number of calls, errors and invalid outputs."""
-        import polars as pl
-
         calls = (
             self.calls()
             .group_by("variant", maintain_order=True)
@@ -155,7 +167,7 @@ class Run:
         return calls.join(means, on="variant", how="left")
 
     def __repr__(self) -> str:
-        state = "complete" if self.complete else f"{len(self.load()[0])}/{self.expected} calls"
+        state = "complete" if self.complete else f"{len(self.calls())}/{self.expected} calls"
         return f"Run({self.id}, {self.manifest.experiment}, {state}, {self.failed} errors)"
 
     def _repr_html_(self) -> str:
@@ -174,9 +186,48 @@ def _read_manifest(path: Path) -> RunManifest:
         raise RunError(f"{path} is malformed: {str(error).splitlines()[0]}", hint="Restore it from a backup.") from None
 
 
-def journal_entry(call: Call, scores: list[Score]) -> dict[str, Any]:
-    """One line of a run's journal."""
-    return {"call": asdict(call), "scores": [asdict(score) for score in scores]}
+def _journaled(path: Path) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+    """Calls and scores of a journal as frames, built in portions so that a long one does not fill memory with objects."""
+    calls: list[pl.DataFrame] = []
+    scores: list[pl.DataFrame] = []
+    entries = ((place, entry) for place, entry in enumerate(iterate_journal(path)) if entry is not None)
+    while portion := list(itertools.islice(entries, _PORTION)):
+        asked = [(place, entry["call"]) for place, entry in portion if "call" in entry]
+        calls.append(_numbered([call for _, call in asked], Call, [place for place, _ in asked]))
+        scored = [(place, score) for place, entry in portion for score in entry["scores"]]
+        scores.append(_numbered([score for _, score in scored], Score, [place for place, _ in scored]))
+    return calls, scores
+
+
+def _numbered(records: list[dict[str, Any]], record: type[Any], places: list[int]) -> pl.DataFrame:
+    """Records of a journal as a frame, each with the place of its entry."""
+    rows = pl.DataFrame(records, schema=schema_of(record), orient="row", strict=False)
+    return rows.with_columns(pl.Series(_PLACE, places, pl.Int64))
+
+
+def _merged(calls: pl.DataFrame, scores: pl.DataFrame, journaled: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The last entry of each call and the scores that came with or after it, sorted by call."""
+    if journaled:
+        calls = calls.sort(_PLACE, maintain_order=True).unique(CALL_KEY, keep="last", maintain_order=True)
+        valid = calls.select(*CALL_KEY, pl.col(_PLACE).alias("_since"))
+        scores = scores.join(valid, on=CALL_KEY, how="inner").filter(pl.col(_PLACE) >= pl.col("_since")).drop("_since")
+        scores = scores.sort(_PLACE, maintain_order=True).unique(
+            [*CALL_KEY, "scorer"], keep="last", maintain_order=True
+        )
+    return (
+        calls.sort(CALL_KEY, maintain_order=True).drop(_PLACE),
+        scores.sort(CALL_KEY, maintain_order=True).drop(_PLACE),
+    )
+
+
+def journal_entry(call: Call, scores: Sequence[Score]) -> dict[str, Any]:
+    """One line of a run's journal: a call with its scores."""
+    return {"call": vars(call), "scores": [vars(score) for score in scores]}
+
+
+def late_entry(scores: Sequence[Score]) -> dict[str, Any]:
+    """One line of a run's journal: scores of calls that are there already."""
+    return {"scores": [vars(score) for score in scores]}
 
 
 def list_runs(layout: Layout) -> list[Run]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from workbench.data.row import Row
 from workbench.errors import OutOfMemoryError
 from workbench.events.journal import JournalWriter
-from workbench.experiments.records import RETRIED_ERRORS, Call, Score
-from workbench.experiments.run import Run, journal_entry
-from workbench.experiments.scorers.base import ScoreInput, Scorer
-from workbench.files import canonical_json, digest_json
+from workbench.experiments.records import CALL_KEY, Call, Score
+from workbench.experiments.run import Run, journal_entry, late_entry
+from workbench.experiments.scorers.base import PairScorer, ScoreInput, Scorer, ScoreValue
+from workbench.experiments.stopping import Watch
+from workbench.files import canonical_json, digest_bytes
+from workbench.models.asking import asking
 from workbench.models.engine import Completion, Engine
 from workbench.pipeline.pipeline import Answer, Pipeline
 from workbench.progress import Progress
@@ -37,6 +41,7 @@ def now() -> str:
 def execute(
     experiment: Experiment,
     run: Run,
+    engines: Mapping[str, Engine],
     *,
     progress: Progress,
     clock: Callable[[], str] = now,
@@ -47,40 +52,166 @@ def execute(
     Interrupting at any point loses at most the answers that were still being generated.
     """
     run.forget_rows()
-    known = run.load()[0]
-    todo = [job for job in experiment.jobs() if _wanted(known.get((job[0], job[1].id, job[2])))]
-    done = run.expected - len(todo)
-    progress.update(done)
+    answered = run.answered()
+    rows = experiment.rows
+    watch = experiment.watch(run.manifest.early_stopping)
+    portion = len(rows)
+    if watch is not None:
+        place = {row_id: n for n, row_id in enumerate(watch.rule.order(row.id for row in rows))}
+        rows = sorted(rows, key=lambda row: place[row.id])
+        portion = watch.rule.every
+        _fill(watch, run)
+    stopped: int | None = None
+    # Rows that an earlier attempt asked are used, whatever they say.
+    asked_before = {row_id for _, row_id, _ in answered}
+    known = max((number for number, row in enumerate(rows, 1) if row.id in asked_before), default=0)
     with JournalWriter(run.journal) as journal:
-        for variant, pipeline in experiment.variants.items():
-            jobs = [job for job in todo if job[0] == variant]
-            if not jobs:
-                continue
-            pending: list[tuple[Job, Answer]] = []
-            flushed = monotonic()
-            for job, answer in _answers(pipeline, pipeline.engine(), jobs):
-                pending.append((job, answer))
-                done += 1
-                progress.update(done, variant)
-                if len(pending) >= FLUSH_ROWS or monotonic() - flushed >= FLUSH_SECONDS:
-                    _record(experiment, run, pipeline, pending, journal, clock())
-                    pending, flushed = [], monotonic()
-            _record(experiment, run, pipeline, pending, journal, clock())
+        recorder = _Recorder(experiment, run, journal, progress, watch, clock, monotonic, len(answered))
+        progress.update(len(answered))
+        for start in range(0, len(rows), portion):
+            part = rows[start : start + portion]
+            for variant, pipeline in experiment.variants.items():
+                jobs = [
+                    (variant, row, repeat)
+                    for repeat in range(experiment.repeats)
+                    for row in part
+                    if (variant, row.id, repeat) not in answered
+                ]
+                if jobs:
+                    recorder.ask(pipeline, engines[variant], jobs)
+            asked = start + len(part)
+            if watch is not None and known <= asked < len(rows) and watch.decided([row.id for row in rows[:asked]]):
+                stopped = asked
+                break
+        if any(isinstance(scorer, PairScorer) for scorer in experiment.scorers):
+            run.forget_rows()
+            recorder.score_pairs()
     run.forget_rows()
-    if len(run.load()[0]) == run.expected:
+    run.manifest = run.manifest.model_copy(update={"stopped_rows": stopped})
+    if len(run.calls()) == run.expected:
         run.compact(clock())
 
 
-def _wanted(call: Call | None) -> bool:
-    return call is None or call.error_kind in RETRIED_ERRORS
+def _fill(watch: Watch, run: Run) -> None:
+    """Tell the watch what an interrupted run has scored already."""
+    known = run.scores().filter(pl.col("scorer") == watch.scorer.name)
+    for variant, row_id, repeat, value in known.select(*CALL_KEY, "value").iter_rows():
+        watch.add(variant, row_id, repeat, value)
+
+
+class _Recorder:
+    """Asks, scores and journals; rows are written out in portions."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        journal: JournalWriter,
+        progress: Progress,
+        watch: Watch | None,
+        clock: Callable[[], str],
+        monotonic: Callable[[], float],
+        done: int,
+    ) -> None:
+        self.experiment = experiment
+        self.run = run
+        self.journal = journal
+        self.progress = progress
+        self.watch = watch
+        self.clock = clock
+        self.monotonic = monotonic
+        self.done = done
+        self.scorers = [scorer for scorer in experiment.scorers if not isinstance(scorer, PairScorer)]
+        self.named = [(scorer.name, scorer.digest) for scorer in self.scorers]
+
+    def ask(self, pipeline: Pipeline, engine: Engine, jobs: Sequence[Job]) -> None:
+        """Answer questions to one variant; those answered are recorded whatever ends this early."""
+        pending: list[tuple[Job, Answer]] = []
+        flushed = self.monotonic()
+        try:
+            for job, answer in _answers(pipeline, engine, jobs):
+                pending.append((job, answer))
+                self.done += 1
+                self.progress.update(self.done, job[0])
+                if len(pending) >= FLUSH_ROWS or self.monotonic() - flushed >= FLUSH_SECONDS:
+                    ready, pending = pending, []
+                    self.record(pipeline, ready)
+                    flushed = self.monotonic()
+        finally:
+            self.record(pipeline, pending)
+
+    def record(self, pipeline: Pipeline, answered: Sequence[tuple[Job, Answer]]) -> None:
+        if not answered:
+            return
+        at = self.clock()
+        digests = pipeline.digest, pipeline.prompt.digest
+        values = score_answers(self.scorers, answered)
+        entries = []
+        for (job, answer), found in zip(answered, values, strict=True):
+            call = _call(self.run, digests, job, answer, at)
+            scores = [
+                self._score(call.variant, call.row_id, call.repeat, name, digest, value)
+                for (name, digest), value in zip(self.named, found, strict=True)
+            ]
+            entries.append(journal_entry(call, scores))
+            if self.watch is not None:
+                for score in scores:
+                    if score.scorer == self.watch.scorer.name:
+                        self.watch.add(*job_key(job), score.value)
+        self.journal.append(entries)
+        self.journal.flush()
+
+    def score_pairs(self) -> None:
+        """Score pairs of answers that have not been scored yet: every variant against the baseline, row by row."""
+        calls = {call[:3]: call for call in self.run.calls().select(*CALL_KEY, *_PAIRED).iter_rows()}
+        rows = {row.id: row for row in self.experiment.rows}
+        baseline, *others = self.experiment.variants
+        for scorer in self.experiment.scorers:
+            if not isinstance(scorer, PairScorer):
+                continue
+            known = set(self.run.scores().filter(pl.col("scorer") == scorer.name).select(CALL_KEY).iter_rows())
+            wanted = [
+                (variant, row_id, repeat)
+                for variant, row_id, repeat in calls
+                if variant in others
+                and (baseline, row_id, repeat) in calls
+                and not {(variant, row_id, repeat), (baseline, row_id, repeat)} <= known
+            ]
+            for start in range(0, len(wanted), FLUSH_ROWS):
+                part = wanted[start : start + FLUSH_ROWS]
+                pairs = [
+                    (
+                        _stored_input(rows[row_id], calls[baseline, row_id, repeat]),
+                        _stored_input(rows[row_id], calls[variant, row_id, repeat]),
+                    )
+                    for variant, row_id, repeat in part
+                ]
+                scores = []
+                for (variant, row_id, repeat), value in zip(part, scorer.score_pairs(pairs), strict=True):
+                    scores.append(self._score(variant, row_id, repeat, scorer.name, scorer.digest, value))
+                    # Half a point is the baseline against itself, so that a difference is a win rate minus one half.
+                    own = ScoreValue(0.5, label="baseline")
+                    scores.append(self._score(baseline, row_id, repeat, scorer.name, scorer.digest, own))
+                self.journal.append([late_entry(scores)])
+                self.journal.flush()
+
+    def _score(self, variant: str, row_id: str, repeat: int, scorer: str, digest: str, value: ScoreValue) -> Score:
+        return Score(self.run.id, variant, row_id, repeat, scorer, digest, value.value, value.label, value.explanation)
+
+
+def job_key(job: Job) -> tuple[str, str, int]:
+    """Variant, row id and repeat: what identifies the call."""
+    return job[0], job[1].id, job[2]
 
 
 def _answers(pipeline: Pipeline, engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[Job, Answer]]:
     """Answers as they come. An engine that breaks down turns what is left into rows that say so."""
     left = dict(enumerate(jobs))
+    rules = asking()
     try:
         keys = [f"{row.id}:{repeat}" for _, row, repeat in jobs]
-        for index, answer in pipeline.answers(engine, [row.inputs for _, row, _ in jobs], seed_keys=keys):
+        inputs = [row.inputs for _, row, _ in jobs]
+        for index, answer in pipeline.answers(rules.through(engine), inputs, seed_keys=keys, budget=rules.budget):
             yield left.pop(index), answer
     except OutOfMemoryError as error:
         yield from ((job, _failed(pipeline, "out_of_memory", error)) for job in left.values())
@@ -93,42 +224,7 @@ def _failed(pipeline: Pipeline, kind: str, error: Exception) -> Answer:
     return pipeline.finish(Completion(text=None, error_kind=kind, error=f"{type(error).__name__}: {error}"))
 
 
-def _record(
-    experiment: Experiment,
-    run: Run,
-    pipeline: Pipeline,
-    answered: Sequence[tuple[Job, Answer]],
-    journal: JournalWriter,
-    at: str,
-) -> None:
-    if not answered:
-        return
-    calls = [_call(run, pipeline, job, answer, at) for job, answer in answered]
-    scores = score_answers(experiment.scorers, answered)
-    journal.append(
-        journal_entry(
-            call,
-            [
-                Score(
-                    run.id,
-                    call.variant,
-                    call.row_id,
-                    call.repeat,
-                    scorer.name,
-                    scorer.digest,
-                    s.value,
-                    s.label,
-                    s.explanation,
-                )
-                for scorer, s in zip(experiment.scorers, row_scores, strict=True)
-            ],
-        )
-        for call, row_scores in zip(calls, scores, strict=True)
-    )
-    journal.flush()
-
-
-def score_answers(scorers: Sequence[Scorer], answered: Sequence[tuple[Job, Answer]]) -> list[tuple[Any, ...]]:
+def score_answers(scorers: Sequence[Scorer], answered: Sequence[tuple[Job, Answer]]) -> list[tuple[ScoreValue, ...]]:
     """Score values by answer, in the order of `scorers`."""
     items = [
         ScoreInput(
@@ -146,25 +242,46 @@ def score_answers(scorers: Sequence[Scorer], answered: Sequence[tuple[Job, Answe
         )
         for (_, row, _), answer in answered
     ]
-    return list(zip(*(scorer.score_all(items) for scorer in scorers), strict=True))
+    columns = [scorer.score_all(items) for scorer in scorers]
+    return [tuple(column[place] for column in columns) for place in range(len(items))]
 
 
-def _call(run: Run, pipeline: Pipeline, job: Job, answer: Answer, at: str) -> Call:
+# What a pair scorer is told of a stored call, after its key.
+_PAIRED = ("result", "output", "error_kind")
+
+
+def _stored_input(row: Row, call: tuple[Any, ...]) -> ScoreInput:
+    """A call read back from the run, as a scorer sees it."""
+    import json
+
+    result, output, error_kind = call[3:]
+    return ScoreInput(
+        row_id=row.id,
+        inputs=row.inputs,
+        target=row.target,
+        result=None if result is None else json.loads(result),
+        output=output,
+        error_kind=error_kind,
+    )
+
+
+def _call(run: Run, digests: tuple[str, str], job: Job, answer: Answer, at: str) -> Call:
     variant, row, repeat = job
     manifest, completion = run.manifest, answer.completion
     model = manifest.models[variant]
+    trace = digest_bytes(f"{run.id}\n{variant}\n{row.id}\n{repeat}".encode())[7:39]
     return Call(
         run_id=run.id,
         experiment=manifest.experiment,
         variant=variant,
         row_id=row.id,
         repeat=repeat,
-        trace_id=uuid.UUID(digest_json([run.id, variant, row.id, repeat])[7:39]).hex,
+        trace_id=uuid.UUID(trace).hex,
         tenant=None,
         notebook=manifest.notebook_digest,
         git_commit=manifest.git_commit,
-        pipeline_digest=pipeline.digest,
-        prompt_digest=pipeline.prompt.digest,
+        pipeline_digest=digests[0],
+        prompt_digest=digests[1],
         model=model["name"],
         model_digest=model["digest"],
         input=canonical_json(dict(row.inputs)).decode(),

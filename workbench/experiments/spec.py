@@ -12,8 +12,10 @@ from workbench.errors import NotFoundError, UsageError
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.scorers import scorer_from_config
 from workbench.experiments.starting_point import starting_point
+from workbench.experiments.stopping import EarlyStopping
 from workbench.models.engine import Generation
 from workbench.pipeline.prompt import Prompt
+from workbench.pipeline.steps import Step
 from workbench.workspace import Layout
 
 
@@ -24,6 +26,7 @@ class VariantSpec(BaseModel):
         prompt: a prompt file, relative to the experiment file or to the workspace.
         shots: few-shot examples sampled from the data set's train split, in turn from each target; 0 keeps the prompt's own.
         seed: of that sampling.
+        response_schema, postprocess: in place of those that follow from the data set's targets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +35,8 @@ class VariantSpec(BaseModel):
     shots: int = Field(default=0, ge=0)
     seed: int = 0
     generation: Generation | None = None
+    response_schema: dict[str, Any] | None = None
+    postprocess: tuple[Step, ...] | None = None
 
 
 class ExperimentSpec(BaseModel):
@@ -44,21 +49,21 @@ class ExperimentSpec(BaseModel):
     split: str = "test"
     limit: int | None = Field(default=None, ge=1)
     variants: dict[str, VariantSpec] = Field(min_length=1)
-    scorers: list[dict[str, Any]] | None = None
+    scorers: list[str | dict[str, Any]] | None = None
     primary: str = ""
     repeats: int = Field(default=1, ge=1)
+    budget_usd: float | None = Field(default=None, ge=0)
+    early_stopping: bool | EarlyStopping = False
 
 
-def read_experiment(layout: Layout, path: Path) -> Experiment:
-    """The experiment that a YAML file describes.
+def read_spec(path: Path) -> ExperimentSpec:
+    """What a YAML file says.
 
     Raises:
         UsageError: no such file, not YAML, or a field that does not fit; names the file and the field.
     """
-    from workbench.data.store import open_dataset
-
     try:
-        spec = ExperimentSpec.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        return ExperimentSpec.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except FileNotFoundError:
         raise UsageError(f"no experiment file {path}", hint="Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -67,6 +72,22 @@ def read_experiment(layout: Layout, path: Path) -> Experiment:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: {place or 'the file'}: {first['msg']}", hint="Correct that field.") from None
+
+
+def read_experiment(layout: Layout, path: Path) -> Experiment:
+    """The experiment that a YAML file describes; errors as in `read_spec`."""
+    return build_experiment(layout, path, read_spec(path))
+
+
+def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experiment:
+    """The experiment of a spec whose paths are relative to `path` or to the workspace.
+
+    Raises:
+        NotFoundError: no such data set, split or prompt.
+        UsageError: settings that do not fit together.
+    """
+    from workbench.data.store import open_dataset
+
     dataset = open_dataset(layout, spec.dataset)
     rows = dataset.split(spec.split)
     variants = {}
@@ -78,7 +99,12 @@ def read_experiment(layout: Layout, path: Path) -> Experiment:
                 dataset.split("train").sample(variant.shots, seed=variant.seed, stratify=True).rows()
             )
         pipeline, suggested = starting_point(dataset, variant.model or layout.settings.model, prompt)
-        variants[name] = pipeline.with_(generation=variant.generation) if variant.generation else pipeline
+        given = {
+            field: value
+            for field in ("generation", "response_schema", "postprocess")
+            if (value := getattr(variant, field)) is not None
+        }
+        variants[name] = pipeline.with_(**given) if given else pipeline
         scorers = scorers or suggested
     if spec.scorers is not None:
         scorers = [scorer_from_config(config) for config in spec.scorers]

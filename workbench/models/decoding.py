@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ModelError, require
 from workbench.models.engine import Completion, FinishReason, Generation
+from workbench.models.prefix_cache import Prefix, model_cache
 
 if TYPE_CHECKING:
     import torch
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens with which the model ends an answer."""
+    ends = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+    return set(ends if isinstance(ends, list) else [ends])
 
 
 class Constraint:
@@ -54,7 +61,7 @@ class _Line:
 
 
 class Batch:
-    """Decodes rows that share a prefix cache (or none), all at once."""
+    """Decodes rows that begin with the same prefix (or none), all at once."""
 
     def __init__(
         self,
@@ -62,17 +69,15 @@ class Batch:
         tokenizer: Any,
         generation: Generation,
         constraint: Constraint | None,
-        prefix_cache: Any,
-        prefix_length: int,
+        prefix: Prefix | None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.generation = generation
         self.constraint = constraint
-        self.prefix_cache = prefix_cache
-        self.prefix_length = prefix_length
-        ends = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
-        self.ends = set(ends if isinstance(ends, list) else [ends])
+        self.prefix = prefix
+        self.prefix_length = len(prefix) if prefix else 0
+        self.ends = end_tokens(model, tokenizer)
 
     def run(self, suffixes: Sequence[Sequence[int]], seed_keys: Sequence[str]) -> list[Completion]:
         """Decode; `suffixes` are the prompt tokens after the shared prefix, at least one a row."""
@@ -101,7 +106,7 @@ class Batch:
                 # What the schema forces at the very start needs no decision by the model.
                 self._force(line)
         done: dict[int, Completion] = {}
-        cache = self._expanded_cache(len(lines))
+        cache = model_cache(self.prefix, len(lines))
         mask = torch.ones((len(lines), self.prefix_length), dtype=torch.long, device=device)
         while lines:
             width = max(len(line.pending) for line in lines)
@@ -214,15 +219,6 @@ class Batch:
     def _stopped(self, line: _Line) -> bool:
         text = self.tokenizer.decode(line.tokens, skip_special_tokens=True)
         return any(stop in text for stop in self.generation.stop)
-
-    def _expanded_cache(self, rows: int) -> Any:
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        if self.prefix_cache is not None:
-            for number, layer in enumerate(self.prefix_cache.layers):
-                cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
-        return cache
 
     def _completion(self, line: _Line, reason: FinishReason, started: float) -> Completion:
         text = self.tokenizer.decode(line.tokens, skip_special_tokens=True)

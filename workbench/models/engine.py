@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 if TYPE_CHECKING:
     from workbench.models.budget import Budget
@@ -36,6 +36,8 @@ class Generation(BaseModel):
         stop: the answer ends before the first of these strings.
         quantization: `auto` is NF4 with double quantization and bf16 on CUDA, int8 on a CPU.
         constrain: keep the answer to the pipeline's `response_schema` while generating, where it has one.
+        choices: the answer is the most probable of these texts and nothing is sampled, so that `max_new_tokens`, `stop`
+            and `constrain` have no say. None, like an empty list, generates text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +49,23 @@ class Generation(BaseModel):
     stop: tuple[str, ...] = ()
     quantization: Quantization = "none"
     constrain: bool = True
+    # None rather than (), so that the digest of a pipeline without choices is what it was before there were any.
+    choices: tuple[str, ...] | None = None
+
+    @field_validator("choices")
+    @classmethod
+    def _check_choices(cls, choices: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not choices:
+            return None
+        if not all(choices) or len(set(choices)) < len(choices):
+            raise ValueError("choices must be distinct texts, none of them empty")
+        return choices
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Generation:
+        if self.choices and self.temperature > 0:
+            raise ValueError("with choices the most probable one is the answer: leave temperature at 0")
+        return self
 
 
 @dataclass(frozen=True)

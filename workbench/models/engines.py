@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from workbench.errors import ModelError
 from workbench.models.engine import Engine, Quantization
+from workbench.workspace import SERVER_NAME, ServerSettings, Settings, current_settings
 
 _lock = threading.Lock()
-_loaded: dict[tuple[str, str], Engine] = {}
+_loaded: dict[tuple[str, str, ServerSettings | None], Engine] = {}
 _factories: dict[str, Callable[[str, Quantization], Engine]] = {}
 
 
@@ -20,16 +22,41 @@ def register_engine(name: str, factory: Callable[[str, Quantization], Engine]) -
             _loaded.pop(key).close()
 
 
-def get_engine(name: str, quantization: Quantization = "none") -> Engine:
+def get_engine(name: str, quantization: Quantization = "none", settings: Settings | None = None) -> Engine:
     """The engine for a model, loaded on first use and kept.
 
+    Args:
+        name: `SERVER:MODEL` for a model of a server in `settings`; else what `find_model` knows.
+        settings: None takes those of the workspace last opened in this process, else of the nearest one.
+
     Raises:
-        ModelError: no such model here; the hint says what to run.
+        ModelError: no such model or server here; the hint says what to do.
     """
     with _lock:
-        key = (name, quantization)
+        prefix, colon, model = name.partition(":")
+        if name in _factories or not colon or not SERVER_NAME.fullmatch(prefix):
+            key: tuple[str, str, ServerSettings | None] = (name, quantization, None)
+            if key not in _loaded:
+                _loaded[key] = _factories.get(name, _transformers)(name, quantization)
+            return _loaded[key]
+        server = (settings or current_settings()).server(prefix)
+        if server is None:
+            raise ModelError(
+                f"no server is called {prefix!r}",
+                hint=f"Add to workbench.toml:\n[servers.{prefix}]\n"
+                'base_url = "http://localhost:8000/v1"\n'
+                'key_env = "NAME_OF_A_VARIABLE"  # leave out where the server asks for no key',
+            )
+        if quantization in ("int8", "nf4"):
+            raise ModelError(
+                f"{name} runs on a server, which cannot be told to quantize it",
+                hint="Leave generation.quantization at none.",
+            )
+        key = (name, "none", server)
         if key not in _loaded:
-            _loaded[key] = _factories.get(name, _transformers)(name, quantization)
+            from workbench.models.openai_engine import OpenAIEngine
+
+            _loaded[key] = OpenAIEngine(prefix, model, server)
         return _loaded[key]
 
 

@@ -1,9 +1,9 @@
 """Engine `transformers`: a local model, in this process.
 
-Three things make it fast enough for a laptop. The tokens that all questions of a call share (system text, few-shot
-examples) go through the model once and their key-value cache is reused. Questions of like length share a batch. Where a
+Four things make it fast enough for a laptop. The tokens that questions share (system text, few-shot examples) go through
+the model once and their key-value cache is reused, by later calls too. Questions of like length share a batch. Where a
 schema forces the next tokens (braces, field names, quotes), they are fed together with the sampled one instead of being
-generated one by one.
+generated one by one. Answers of a closed set are scored in one pass instead of being generated.
 """
 
 from __future__ import annotations
@@ -12,19 +12,45 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from workbench.errors import ModelError, OutOfMemoryError, require
+from workbench.errors import ModelError, OutOfMemoryError, UsageError, require
 from workbench.files import canonical_json
 from workbench.models.budget import Budget
-from workbench.models.decoding import Batch, Constraint
+from workbench.models.choices import ChoiceScorer
+from workbench.models.decoding import Batch, Constraint, end_tokens
 from workbench.models.engine import Completion, Generation, Message, ModelInfo, Quantization, Request
+from workbench.models.prefix_cache import DEFAULT_LIMIT_MB, Prefix, PrefixCache, compute_prefix, limit_bytes
 from workbench.models.store import find_model, share_cores, stay_offline
 
-# Prefixes shorter than this cost more to copy than to compute again.
-MIN_PREFIX = 16
+if TYPE_CHECKING:
+    import numpy as np
+
+# Logits of one batch of choices: 256 MB of fp32.
+MAX_LOGITS = 1 << 26
+
+# Tokens in one pass of choices on a CPU: more gain no speed there (measured from 64 to 2048), and rows of like length stay
+# together, so that less is padding.
+CPU_PASS = 512
+
+Answers = TypeVar("Answers")
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What rows of one batch take.
+
+    Attributes:
+        new: tokens a row besides its prompt.
+        rows: most rows in a batch.
+        width: most tokens (padded, without the shared prefix) in the first pass; None sets no bound.
+    """
+
+    new: int
+    rows: int
+    width: int | None = None
 
 
 class TransformersEngine:
@@ -33,16 +59,25 @@ class TransformersEngine:
     Args:
         token_budget: most tokens (padded, cache included) in one batch; bounds memory.
         max_batch: most rows in one batch.
+        prefix_bytes: most memory that prefixes kept between calls take.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, info: ModelInfo, *, token_budget: int = 16_384, max_batch: int = 32
+        self,
+        model: Any,
+        tokenizer: Any,
+        info: ModelInfo,
+        *,
+        token_budget: int = 16_384,
+        max_batch: int = 32,
+        prefix_bytes: int = int(DEFAULT_LIMIT_MB * 2**20),
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self._info = info
         self.token_budget = token_budget
         self.max_batch = max_batch
+        self.prefixes = PrefixCache(prefix_bytes)
         self._busy = threading.Lock()
         self._grammars: dict[bytes, Constraint] = {}
 
@@ -51,13 +86,16 @@ class TransformersEngine:
         """Load a model that is on this machine; the network is never asked.
 
         Device: CUDA where there is one, else Apple's MPS, else the CPU. Type: bf16 on CUDA, fp16 on MPS, fp32 on a CPU
-        (where bf16 is slower).
+        (where bf16 is slower). Prefixes that prompts share are kept between calls, in as many megabytes as the
+        environment variable `WORKBENCH_PREFIX_CACHE_MB` says (512 unless set; 0 keeps none).
 
         Raises:
             ModelError: no such model here, or its files cannot be loaded.
+            UsageError: `WORKBENCH_PREFIX_CACHE_MB` is not a size.
             MissingExtraError: torch or transformers is not installed.
         """
         folder = find_model(name)
+        prefix_bytes = limit_bytes()
         stay_offline()
         share_cores()
         torch = require("torch", extra="local")
@@ -90,7 +128,7 @@ class TransformersEngine:
             model = model.to(device)
         model.eval()
         info = ModelInfo(folder.name, folder.digest, "transformers", device, str(dtype).removeprefix("torch."), chosen)
-        return cls(model, tokenizer, info)
+        return cls(model, tokenizer, info, prefix_bytes=prefix_bytes)
 
     @property
     def info(self) -> ModelInfo:
@@ -102,6 +140,7 @@ class TransformersEngine:
     def close(self) -> None:
         self.model = None
         self._grammars.clear()
+        self.prefixes.clear()
 
     def generate(
         self, requests: Sequence[Request], *, budget: Budget | None = None
@@ -112,8 +151,7 @@ class TransformersEngine:
             OutOfMemoryError: not even one row fits.
             ModelError: the engine was closed.
         """
-        if self.model is None:
-            raise ModelError("the engine was closed", hint="Ask for a new one.")
+        self._check_open()
         started = time.perf_counter()
         groups: dict[bytes, list[int]] = {}
         for index, request in enumerate(requests):
@@ -123,14 +161,56 @@ class TransformersEngine:
             for indices in groups.values():
                 yield from self._generate_group(requests, indices, started)
 
+    def loglikelihood(
+        self, messages_list: Sequence[Sequence[Message]], choices: Sequence[str]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Natural log-probabilities of each choice as the whole answer to each question, of shape (rows, choices).
+
+        That is the sum over the tokens of the choice and the end-of-turn token after it, so that `a` and `a b` compete as
+        whole answers: without the end, `a` would contain `a b`. Where a model has several end tokens, any of them will
+        do. A choice has the tokens that the model's tokenizer gives the text alone. Nothing is normalized over the
+        choices, so what is missing in the sum of their probabilities is the model's wish to say something else.
+
+        One pass over each question scores all choices.
+
+        Raises:
+            UsageError: choices are not distinct, or one is empty.
+            OutOfMemoryError: not even one row fits.
+            ModelError: a question does not fit the model, or the engine was closed.
+        """
+        import numpy as np
+
+        self._check_open()
+        if not choices or not all(choices) or len(set(choices)) < len(choices):
+            raise UsageError("choices must be distinct texts, none of them empty", hint="Give each answer once.")
+        scorer = self._scorer(choices)
+        tokens = {index: self._encode(messages) for index, messages in enumerate(messages_list)}
+        new = max(map(len, scorer.choices))
+        for index, row in tokens.items():
+            if len(row) + new > self._context:
+                raise ModelError(
+                    f"question {index}: {len(row)} prompt tokens and {new} of a choice do not fit {self._context}",
+                    hint="Shorten the prompt.",
+                )
+        scores = np.zeros((len(tokens), len(choices)))
+
+        def run(prefix: Prefix | None, chosen: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+            return scorer.score(prefix, [tokens[index][len(prefix or ()) :] for index in chosen])
+
+        with self._busy:
+            for _, chosen, found in self._batches(tokens, self._room(scorer), run):
+                scores[chosen] = found
+        return scores
+
     def _generate_group(
         self, requests: Sequence[Request], indices: list[int], started: float
     ) -> Iterator[tuple[int, Completion]]:
         first = requests[indices[0]]
+        scorer = self._scorer(first.generation.choices) if first.generation.choices else None
+        new = max(map(len, scorer.choices)) if scorer else first.generation.max_new_tokens
         tokens = {index: self._encode(requests[index].messages) for index in indices}
-        limit = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
         for index in indices:
-            if len(tokens[index]) + first.generation.max_new_tokens > limit:
+            if len(tokens[index]) + new > self._context:
                 count = len(tokens.pop(index))
                 yield (
                     index,
@@ -138,42 +218,72 @@ class TransformersEngine:
                         text=None,
                         tokens_in=count,
                         error_kind="too_long",
-                        error=f"{count} prompt tokens and {first.generation.max_new_tokens} new ones do not fit {limit}",
+                        error=f"{count} prompt tokens and {new} new ones do not fit {self._context}",
                     ),
                 )
+        constraint = None if scorer else self._constraint(first)
+
+        def run(prefix: Prefix | None, chosen: list[int]) -> list[Completion]:
+            suffixes = [tokens[index][len(prefix or ()) :] for index in chosen]
+            if scorer:
+                return scorer.complete(prefix, suffixes)
+            batch = Batch(self.model, self.tokenizer, first.generation, constraint, prefix)
+            return batch.run(suffixes, [requests[index].seed_key for index in chosen])
+
+        room = self._room(scorer) if scorer else _Room(new, self.max_batch)
+        for begun, chosen, completions in self._batches(tokens, room, run):
+            for index, completion in zip(chosen, completions, strict=True):
+                yield index, replace(completion, tokens_in=len(tokens[index]), queue_s=begun - started)
+
+    def _batches(
+        self,
+        tokens: Mapping[int, list[int]],
+        room: _Room,
+        run: Callable[[Prefix | None, list[int]], Answers],
+    ) -> Iterator[tuple[float, list[int], Answers]]:
+        """Run rows in batches that fit: yields when each began, its rows and what `run` said of them.
+
+        Args:
+            run: asks the model, given the prefix that all rows begin with.
+        """
         waiting = sorted(tokens, key=lambda index: (len(tokens[index]), index))
-        prefix = _common_prefix([tokens[index] for index in waiting])
-        if len(waiting) < 2 or prefix < MIN_PREFIX:
-            prefix = 0
-        cache = self._prefix_cache(tokens[waiting[0]][:prefix]) if prefix else None
-        constraint = self._constraint(first)
-        max_batch = self.max_batch
+        shared = self.prefixes.worthwhile([tokens[index] for index in waiting])
+        prefix: Prefix | None = None
         while waiting:
-            size = self._batch_size(waiting, tokens, first.generation.max_new_tokens, max_batch)
+            size = self._batch_size([len(tokens[index]) for index in waiting], shared, room)
             chosen = waiting[:size]
-            begun = time.perf_counter()
-            batch = Batch(self.model, self.tokenizer, first.generation, constraint, cache, prefix)
             try:
-                completions = batch.run(
-                    [tokens[index][prefix:] for index in chosen], [requests[index].seed_key for index in chosen]
-                )
+                if shared and prefix is None:
+                    prefix = compute_prefix(self.model, self.prefixes, tokens[chosen[0]][:shared])
+                begun = time.perf_counter()
+                answers = run(prefix, chosen)
             except Exception as error:
                 if not _out_of_memory(error):
                     raise
-                if size == 1:
+                if size > 1:
+                    room = replace(room, rows=size // 2)
+                elif shared or self.prefixes.stats.entries:
+                    # Rather slow than not at all: what is kept makes room for this call.
+                    self.prefixes.clear()
+                    shared, prefix = 0, None
+                else:
                     raise OutOfMemoryError(
                         f"not enough memory for one row of {len(tokens[chosen[0]])} tokens",
                         hint="Close other programs, shorten the prompt or use a smaller or quantized model.",
                     ) from error
-                max_batch = size // 2
                 continue
             waiting = waiting[size:]
-            for index, completion in zip(chosen, completions, strict=True):
-                yield index, replace(completion, tokens_in=len(tokens[index]), queue_s=begun - started)
+            yield begun, chosen, answers
 
-    def _batch_size(self, waiting: list[int], tokens: dict[int, list[int]], new: int, most: int) -> int:
+    def _batch_size(self, lengths: list[int], shared: int, room: _Room) -> int:
+        """How many of the next rows, shortest first, go together."""
+        width = self.token_budget if room.width is None else room.width
         size = 1
-        while size < min(most, len(waiting)) and (size + 1) * (len(tokens[waiting[size]]) + new) <= self.token_budget:
+        while (
+            size < min(room.rows, len(lengths))
+            and (size + 1) * (lengths[size] + room.new) <= self.token_budget
+            and (size + 1) * (lengths[size] - shared + room.new) <= width
+        ):
             size += 1
         return size
 
@@ -186,19 +296,23 @@ class TransformersEngine:
         text = self.tokenizer.apply_chat_template(dumped, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _prefix_cache(self, tokens: list[int]) -> Any:
-        import torch
-        from transformers import DynamicCache
+    def _scorer(self, choices: Sequence[str]) -> ChoiceScorer:
+        encoded = [list(self.tokenizer.encode(choice, add_special_tokens=False)) for choice in choices]
+        return ChoiceScorer(self.model, end_tokens(self.model, self.tokenizer), choices, encoded)
 
-        cache = DynamicCache()
-        with torch.inference_mode():
-            self.model(
-                input_ids=torch.tensor([tokens], device=self.model.device),
-                cache=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        return cache
+    def _room(self, scorer: ChoiceScorer) -> _Room:
+        most = MAX_LOGITS // ((scorer.width + 1) * self.model.config.vocab_size)
+        width = CPU_PASS if self._info.device == "cpu" else None
+        return _Room(scorer.width, max(1, min(most, self.max_batch)), width)
+
+    def _check_open(self) -> None:
+        if self.model is None:
+            raise ModelError("the engine was closed", hint="Ask for a new one.")
+
+    @property
+    def _context(self) -> int:
+        """The most tokens that the model takes, prompt and answer together."""
+        return getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
 
     def _constraint(self, request: Request) -> Constraint | None:
         if request.response_schema is None or not request.generation.constrain:
@@ -207,15 +321,6 @@ class TransformersEngine:
         if key not in self._grammars:
             self._grammars[key] = Constraint(self.tokenizer, self.model.config.vocab_size, request.response_schema)
         return self._grammars[key]
-
-
-def _common_prefix(rows: list[list[int]]) -> int:
-    """Length of the longest prefix that all rows share, leaving each row at least one token."""
-    if not rows:
-        return 0
-    low, high = min(rows), max(rows)
-    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    return min(length, min(len(row) for row in rows) - 1)
 
 
 def _best_device(torch: Any) -> str:

@@ -17,6 +17,7 @@ from workbench.models.engine import Completion, Engine, Generation, Request
 from workbench.pipeline import steps
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.steps import Step
+from workbench.workspace import Settings
 
 
 @dataclass(frozen=True)
@@ -149,15 +150,18 @@ class Pipeline(BaseModel):
                 hint=f"Pull the model it was made with: workbench model pull {self.model}",
             )
 
-    def engine(self) -> Engine:
+    def engine(self, settings: Settings | None = None) -> Engine:
         """The engine of this pipeline's model; a process loads each model once.
+
+        Args:
+            settings: where the servers of `SERVER:MODEL` names are looked up; None takes the current workspace's.
 
         Raises:
             ModelError: the model is not here; the hint says what to run.
         """
         from workbench.models.engines import get_engine
 
-        return get_engine(self.model, self.generation.quantization)
+        return get_engine(self.model, self.generation.quantization, settings)
 
     def answer(self, inputs: Mapping[str, Any]) -> Answer:
         """Answer one question, with tokens, times and the raw text.

@@ -5,10 +5,12 @@ scorers.json_field("intent").score(ScoreInput("1", {}, {"intent": "billing"}, {"
 
 from __future__ import annotations
 
-from workbench.experiments.scorers.base import BaseScorer, ScoreInput, Scorer, ScoreValue
+from workbench.experiments.scorers.base import BaseScorer, PairScorer, ScoreInput, Scorer, ScoreValue
 from workbench.experiments.scorers.custom import custom
 from workbench.experiments.scorers.embedding import embedding_similarity
+from workbench.experiments.scorers.judge import judge
 from workbench.experiments.scorers.numbers import numeric
+from workbench.experiments.scorers.pairwise import pairwise
 from workbench.experiments.scorers.registry import scorer_from_config
 from workbench.experiments.scorers.resources import RESOURCE_TYPES, cost, latency, tokens
 from workbench.experiments.scorers.structured import json_field, json_fields, json_schema
@@ -17,6 +19,7 @@ from workbench.experiments.scorers.text import contains, exact, normalized, rege
 __all__ = [
     "RESOURCE_TYPES",
     "BaseScorer",
+    "PairScorer",
     "ScoreInput",
     "ScoreValue",
     "Scorer",
@@ -28,9 +31,11 @@ __all__ = [
     "json_field",
     "json_fields",
     "json_schema",
+    "judge",
     "latency",
     "normalized",
     "numeric",
+    "pairwise",
     "regex",
     "scorer_from_config",
     "token_f1",

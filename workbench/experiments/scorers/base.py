@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from workbench.errors import UsageError
 from workbench.files import canonical_json, digest_json
@@ -68,8 +68,23 @@ class Scorer(Protocol):
     @property
     def digest(self) -> str: ...
     def config(self) -> dict[str, Any]: ...
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the largest score there can be; None where there is no limit."""
+        ...
+
     def score(self, item: ScoreInput) -> ScoreValue: ...
     def score_all(self, items: Sequence[ScoreInput]) -> list[ScoreValue]: ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A scorer that compares two answers to the same question, once both are there."""
+
+    # Nothing else is asked for: the check at run time reads what it asks for, and a judge's digest loads its model.
+    def score_pairs(self, pairs: Sequence[tuple[ScoreInput, ScoreInput]]) -> list[ScoreValue]:
+        """Of each (baseline, variant): 1 where the variant wins, 0.5 for a tie, 0 where it loses; None: not judged."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +120,10 @@ class BaseScorer(ABC):
         ):
             if getattr(self, field) not in allowed:
                 raise UsageError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}")
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return (0.0, 1.0) if self.kind == "binary" else None
 
     @abstractmethod
     def measure(self, item: ScoreInput) -> ScoreValue:

@@ -22,6 +22,10 @@ class EmbeddingSimilarity(BaseScorer):
     kind: Kind = "continuous"
     model: str = MINILM
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return (-1.0, 1.0)
+
     def measure(self, item: ScoreInput) -> ScoreValue:
         return self.score_all([item])[0]
 

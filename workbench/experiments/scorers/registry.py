@@ -10,7 +10,9 @@ from workbench.errors import UsageError
 from workbench.experiments.scorers.base import BaseScorer
 from workbench.experiments.scorers.custom import custom_from_config
 from workbench.experiments.scorers.embedding import embedding_similarity
+from workbench.experiments.scorers.judge import judge
 from workbench.experiments.scorers.numbers import numeric
+from workbench.experiments.scorers.pairwise import pairwise
 from workbench.experiments.scorers.resources import cost, latency, tokens
 from workbench.experiments.scorers.structured import json_field, json_fields, json_schema
 from workbench.experiments.scorers.text import contains, exact, normalized, regex, token_f1
@@ -23,9 +25,11 @@ FACTORIES: dict[str, Callable[..., BaseScorer]] = {
     "json_field": json_field,
     "json_fields": json_fields,
     "json_schema": json_schema,
+    "judge": judge,
     "latency": latency,
     "normalized": normalized,
     "numeric": numeric,
+    "pairwise": pairwise,
     "regex": regex,
     "token_f1": token_f1,
     "tokens": tokens,

@@ -91,6 +91,10 @@ class JsonFields(BaseScorer):
     kind: Kind = "continuous"
     fields: tuple[str, ...] | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return (0.0, 1.0)
+
     def measure(self, item: ScoreInput) -> ScoreValue:
         target, result = as_json(item.target), as_json(item.result)
         if not isinstance(target, Mapping):

@@ -182,6 +182,10 @@ class TokenF1(BaseScorer):
     name: str = "token_f1"
     kind: Kind = "continuous"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return (0.0, 1.0)
+
     def measure(self, item: ScoreInput) -> ScoreValue:
         targets = item.target if isinstance(item.target, list) else [item.target]
         if not targets:
