@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 GOAL_S = 2.0
+# So few rows are resampled by us too; what takes longest is then not the reading.
+SMALL_ROWS = 5_000
+# Resamples that the peer draws, for intervals and for p. For all rows a tenth of the workbench's defaults, for few as many:
+# with as many for 100,000 rows it takes five minutes.
+PEER_DRAWS, PEER_DRAWS_SMALL, NO_DRAWS = (499, 999), (4999, 9999), (0, 0)
 VARIANTS = ("base", "other")
 
 
@@ -188,21 +193,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         child(options.child, options.profile)
         return
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent, "run")
+        folder, small = Path(parent, "run"), Path(parent, "small")
         write_run(folder, options.rows)
         if options.profile:
             child(folder, options.profile)
             return
-        command = [sys.executable, "-m", "benchmarks.results", "--child", str(folder)]
-        ours = [harness.run_child(command) for _ in range(options.repeats)]
-        script: list[str | Path] = [sys.executable, PEERS / "plain_statistics.py", folder, *VARIANTS]
-        peer = [harness.run_child(script) for _ in range(options.peer_repeats)]
-    check_same(ours[0]["differences"], peer[0]["differences"])
+        write_run(small, SMALL_ROWS)
+        ours = [harness.run_child(_ours(folder)) for _ in range(options.repeats)]
+        drawn = [harness.run_child(_ours(small)) for _ in range(options.repeats)]
+        peer = [harness.run_child(_peer(folder, PEER_DRAWS)) for _ in range(options.peer_repeats)]
+        by_t = [harness.run_child(_peer(folder, NO_DRAWS)) for _ in range(options.repeats)]
+        peer_drawn = [harness.run_child(_peer(small, PEER_DRAWS_SMALL)) for _ in range(options.peer_repeats)]
+    for mine, other in ((ours, peer), (ours, by_t), (drawn, peer_drawn)):
+        check_same(mine[0]["differences"], other[0]["differences"])
     whole, theirs = _middle(ours, "whole"), _middle(peer, "whole")
     parts = [
         Part(name="imports, not counted", ours=_middle(ours, "imports"), peer=_middle(peer, "imports"), unit="s"),
         Part(name="reading", ours=_middle(ours, "read"), peer=_middle(peer, "read"), unit="s"),
         Part(name="comparing", ours=_middle(ours, "compare"), peer=_middle(peer, "compare"), unit="s"),
+        Part(
+            name="against paired t tests",
+            ours=whole,
+            peer=_middle(by_t, "whole"),
+            ratio=_middle(by_t, "whole") / whole,
+            unit="s",
+        ),
+        Part(
+            name=f"{SMALL_ROWS} rows a variant",
+            ours=_middle(drawn, "whole"),
+            peer=_middle(peer_drawn, "whole"),
+            ratio=_middle(peer_drawn, "whole") / _middle(drawn, "whole"),
+            unit="s",
+        ),
         Part(
             name="peak memory",
             ours=_middle(ours, "peak_memory") / 2**20,
@@ -224,10 +246,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs={"ours, s": [run["whole"] for run in ours], "peer, s": [run["whole"] for run in peer]},
         notes=[
             f"{options.rows} rows × {len(VARIANTS)} variants × 3 scorers, fresh processes",
-            "peer: pandas, statsmodels' exact McNemar test, scipy's percentile bootstrap and permutation test (4,999 and 9,999)",
+            "peer: pandas, statsmodels' exact McNemar test, scipy's percentile bootstrap and permutation test",
+            f"the peer draws {PEER_DRAWS[0]} and {PEER_DRAWS[1]} resamples of all rows, where ours takes expansions",
+            f"with {SMALL_ROWS} rows a variant ours resamples too, and both draw 4,999 and 9,999 times",
             "the peer gives fewer numbers: no intervals of the means, no counts of failures",
         ],
     )
+
+
+def _ours(folder: Path) -> list[str | Path]:
+    return [sys.executable, "-m", "benchmarks.results", "--child", folder]
+
+
+def _peer(folder: Path, draws: tuple[int, int]) -> list[str | Path]:
+    return [sys.executable, PEERS / "plain_statistics.py", folder, *VARIANTS, *map(str, draws)]
 
 
 def _middle(results: Sequence[dict[str, Any]], key: str) -> float:

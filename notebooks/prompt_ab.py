@@ -35,15 +35,16 @@ def _():
     limit = mo.ui.number(start=0, stop=100_000, value=defaults.limit, label="Rows (0: all)")
     model = mo.ui.text(value=defaults.model or ws.model, label="Model")
     shots = mo.ui.slider(0, 32, value=defaults.shots, label="Few-shot examples for B", show_value=True)
-    return dataset, defaults, limit, model, script, shots, ws
+    stop_early = mo.ui.switch(value=defaults.stop_early, label="Stop when it is settled")
+    return dataset, defaults, limit, model, script, shots, stop_early, ws
 
 
 @app.cell(hide_code=True)
-def _(dataset, defaults, limit, model, shots, ws):
+def _(dataset, defaults, limit, model, shots, stop_early, ws):
     splits = lab.safely(lambda: lab.splits(ws, dataset.value, defaults.split))
     mo.stop(not splits, mo.vstack([dataset, splits]))
     split = mo.ui.dropdown(splits, value=splits[0], label="Split")
-    mo.hstack([dataset, split, limit, model, shots], justify="start", wrap=True, gap=1.5)
+    mo.hstack([dataset, split, limit, model, shots, stop_early], justify="start", wrap=True, gap=1.5)
     return (split,)
 
 
@@ -87,9 +88,9 @@ def _(experiment, plan_button, script):
 
 
 @app.cell(hide_code=True)
-def _(experiment, run_button, script):
+def _(experiment, run_button, script, stop_early):
     mo.stop(not (run_button.value or script), mo.md("Press **Run** to ask the model."))
-    run = lab.safely(experiment.run)
+    run = lab.safely(lambda: experiment.run(stop_early=stop_early.value))
     mo.stop(not run, run)
     comparison = run.compare("A")
     decision = comparison.decision("B")

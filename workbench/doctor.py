@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from workbench.errors import IntegrityError, ModelError, WorkspaceError
 from workbench.files import short
 from workbench.models.store import STARTER, find_model, verify_model
-from workbench.workspace import Layout, cache_folder
+from workbench.workspace import SERVER_NAME, Layout, cache_folder
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -28,6 +28,7 @@ DISTRIBUTION = "llmops-workbench"
 # What each extra is for, in the order shown; those of contributors come last.
 EXTRAS = {
     "local": "models in this process",
+    "remote": "models on OpenAI-compatible servers",
     "minilm": "embeddings without a model hub",
     "charts": "charts",
     "marimo": "marimo notebooks and apps",
@@ -67,7 +68,7 @@ def checks(layout: Layout | None = None) -> list[Check]:
         check_torch(),
         *check_extras(),
         check_model(layout.settings.model if layout else STARTER),
-        *([check_workspace(layout), *check_stores(layout)] if layout else nowhere),
+        *([check_workspace(layout), *check_stores(layout), *check_servers(layout)] if layout else nowhere),
         check_program("git", ("git",), "runs record the commit they were made from"),
         check_program("chromium", ("chromium", "chromium-browser", "google-chrome"), "only the browser tests need it"),
     ]
@@ -178,13 +179,28 @@ def missing_packages(requirements: Sequence[Requirement], extra: str) -> list[st
 
 
 def check_model(name: str) -> Check:
-    """The workspace's model, each file hashed again."""
+    """The workspace's model, each file hashed again; one on a server is not asked."""
+    if (prefix := name.partition(":")[0]) != name and SERVER_NAME.fullmatch(prefix):
+        return Check("model", "ok", f"{name}, on a server", essential=True)
     try:
         model = find_model(name)
         verify_model(model)
     except (ModelError, IntegrityError) as error:
         return Check("model", "missing", error.message, error.hint or "", essential=True)
     return Check("model", "ok", f"{model.name} {short(model.digest)}, verified", essential=True)
+
+
+def check_servers(layout: Layout) -> list[Check]:
+    """One check a server of `workbench.toml`: is its key there? Nothing is sent."""
+    results = []
+    for name, server in layout.settings.servers.items():
+        detail = server.base_url
+        if server.key_env and not os.environ.get(server.key_env):
+            hint = f"Its key is missing. Run: export {server.key_env}=…"
+            results.append(Check(f"server {name}", "warn", detail, hint))
+        else:
+            results.append(Check(f"server {name}", "ok", detail + (" (key set)" if server.key_env else "")))
+    return results
 
 
 def check_workspace(layout: Layout) -> Check:

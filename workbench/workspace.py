@@ -67,6 +67,7 @@ class ServerSettings(BaseModel):
         input_usd_per_mtok: dollars for a million prompt tokens; both prices or neither.
         output_usd_per_mtok: dollars for a million generated tokens.
         structured: send a pipeline's `response_schema` as `response_format`.
+        omit: fields left out of every request, such as `temperature` for models that take only their own.
     """
 
     # Whatever is refused may be a key that was put in the wrong place, so errors do not show it.
@@ -81,6 +82,7 @@ class ServerSettings(BaseModel):
     input_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     output_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     structured: bool = True
+    omit: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

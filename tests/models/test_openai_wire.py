@@ -32,7 +32,6 @@ def test_a_greedy_request_names_no_seed_and_nothing_that_was_not_asked_for() -> 
         "model": "m",
         "messages": [{"role": "user", "content": "Où?"}],
         "temperature": 0.0,
-        "top_p": 1.0,
         "max_tokens": 7,
     }
 
@@ -44,6 +43,10 @@ def test_a_sampling_request_names_everything() -> None:
     assert 0 <= body["seed"] < 2**31
     seeds = {_body(_request(temperature=1, seed=seed, key=key))["seed"] for seed in (0, 1) for key in ("a", "b")}
     assert len(seeds) == 4
+
+
+def test_what_a_server_does_not_take_is_left_out() -> None:
+    assert "temperature" not in _body(_request(), SERVER.model_copy(update={"omit": ("temperature",)}))
 
 
 def test_a_schema_is_strict_only_where_strict_mode_would_take_it() -> None:

@@ -25,7 +25,7 @@ import polars as pl
 from workbench.errors import ComparisonError, UsageError
 from workbench.experiments import sequential, statistics
 from workbench.experiments.comparison import Comparison
-from workbench.experiments.decision import Decision, Difference, Unit
+from workbench.experiments.decision import ANYTIME, Decision, Difference, Unit
 from workbench.experiments.records import RETRIED_ERRORS
 from workbench.experiments.scorers.resources import RESOURCE_TYPES
 from workbench.experiments.stopping import EarlyStopping, bounds_of
@@ -272,11 +272,7 @@ class _Analysis:
         # Each limit at the full level: what two one-sided tests ask for.
         one_sided = None if tost is None else sequential.one_sided_limits(diffs, level=self.level, bound=width)
         limits = sequential.confidence_sequence(diffs, level=self.level, bound=width)
-        return (
-            self._fields(limits, one_sided, sequential.anytime_p(diffs, bound=width))
-            | plain
-            | {"method": "betting test and confidence sequence, valid at any time"}
-        )
+        return self._fields(limits, one_sided, sequential.anytime_p(diffs, bound=width)) | plain | {"method": ANYTIME}
 
     def continuous(self, tost: float | None, bound: float | None) -> dict[str, Any]:
         diffs = self.new - self.old

@@ -12,6 +12,11 @@ from workbench.experiments.power import MOST_ROWS, rows_needed
 Outcome: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive"]
 Unit: TypeAlias = Literal["share", "s", "tokens", "usd", ""]
 
+# How a run that could stop early was judged, and how many times the rows of a single look that takes at most (simulated;
+# see docs/early-stopping.md).
+ANYTIME = "betting test and confidence sequence, valid at any time"
+ANYTIME_ROWS = 1.8
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -168,6 +173,8 @@ def _rows_needed(row: Difference, level: float, comparisons: int) -> int | None:
     found = rows_needed(
         row.difference, row.kind, discordance=row.discordance, sd=row.sd, level=level, comparisons=comparisons
     )
+    if found is not None and row.method == ANYTIME:
+        found = math.ceil(found * ANYTIME_ROWS)
     # The observed effect may be larger than what these rows can show for want of enough of them.
     return None if found is None else max(found, row.n + 1)
 

@@ -64,9 +64,10 @@ def encode_request(model: str, server: ServerSettings, request: Request) -> byte
         "model": model,
         "messages": [{"role": message.role, "content": message.content} for message in request.messages],
         "temperature": generation.temperature,
-        "top_p": generation.top_p,
         server.max_tokens_field: generation.max_new_tokens,
     }
+    if generation.top_p < 1:
+        body["top_p"] = generation.top_p
     if generation.top_k:
         body["top_k"] = generation.top_k
     if generation.stop:
@@ -80,7 +81,8 @@ def encode_request(model: str, server: ServerSettings, request: Request) -> byte
             "type": "json_schema",
             "json_schema": {"name": SCHEMA_NAME, "strict": _is_closed(schema), "schema": schema},
         }
-    return json.dumps(body, separators=(",", ":")).encode("ascii")
+    kept = {name: value for name, value in body.items() if name not in server.omit}
+    return json.dumps(kept, separators=(",", ":")).encode("ascii")
 
 
 def sent_schema(server: ServerSettings, request: Request) -> dict[str, Any] | None:

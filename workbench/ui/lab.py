@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,7 @@ class Choices:
     Attributes:
         limit: rows of the split that are used; 0 means all.
         a: a prompt by name or file; empty means the data set's plain prompt.
+        stop_early: stop as soon as the decision is certain.
         b: another one; empty means A with `shots` examples of the train split.
     """
 
@@ -40,6 +42,7 @@ class Choices:
     seed: int = 1
     a: str = ""
     b: str = ""
+    stop_early: bool = False
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Choices:
@@ -48,28 +51,42 @@ class Choices:
         Raises:
             WorkbenchError: an argument that is not known, or not a number where one is needed.
         """
+        arguments = {name.replace("-", "_"): value for name, value in arguments.items()}
         known = {name: type(value) for name, value in vars(cls()).items()}
         if unknown := sorted(set(arguments) - set(known)):
             raise WorkbenchError(
-                f"unknown argument --{unknown[0]}", hint=f"Known: {', '.join(f'--{name}' for name in known)}"
+                f"unknown argument --{unknown[0].replace('_', '-')}",
+                hint=f"Known: {', '.join('--' + name.replace('_', '-') for name in known)}",
             )
         try:
-            return replace(cls(), **{name: known[name](value) for name, value in arguments.items()})
+            return replace(cls(), **{name: _converted(value, known[name]) for name, value in arguments.items()})
         except ValueError as error:
-            raise WorkbenchError(f"an argument is not a number: {error}", hint="Give a whole number.") from None
+            raise WorkbenchError(
+                f"an argument does not fit: {error}", hint="Give a whole number, or true or false."
+            ) from None
+
+
+def _converted(value: Any, kind: type[Any]) -> Any:
+    if kind is not bool or isinstance(value, bool):
+        return kind(value)
+    words = {"": True, "true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return words[str(value).lower()]
 
 
 def safely(work: Callable[[], Value]) -> Value | Problem:
     """The value of `work()`, or a `Problem` that shows the error as a box instead of a traceback.
 
     Raises:
-        WorkbenchError: in a marimo notebook that runs as a script, so that the script fails.
+        SystemExit: in a marimo notebook that runs as a script, after the error was printed.
     """
     try:
         return work()
     except WorkbenchError as error:
         if runs_as_script():
-            raise
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
         return Problem(str(error))
 
 
