@@ -10,7 +10,14 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDERS = ("datasets/support-tickets", "experiments", "notebooks", "policies", "prompts")
+FOLDERS = (
+    "datasets/support-tickets",
+    "datasets/python-reference-qa",
+    "experiments",
+    "notebooks",
+    "policies",
+    "prompts",
+)
 
 
 class TemplateHook(BuildHookInterface[Any]):

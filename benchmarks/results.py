@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 GOAL_S = 2.0
 # So few rows are resampled by us too; what takes longest is then not the reading.
-SMALL_ROWS = 5_000
+FEW_ROWS = 5_000
 # Resamples that the peer draws, for intervals and for p. For all rows a tenth of the workbench's defaults, for few as many:
 # with as many for 100,000 rows it takes five minutes.
-PEER_DRAWS, PEER_DRAWS_SMALL, NO_DRAWS = (499, 999), (4999, 9999), (0, 0)
+PEER_DRAWS, PEER_DRAWS_FEW, NO_DRAWS = (499, 999), (4999, 9999), (0, 0)
 VARIANTS = ("base", "other")
 
 
@@ -184,6 +184,9 @@ def check_same(ours: dict[str, list[float]], peer: dict[str, list[float]]) -> No
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of each of the two variants")
+    parser.add_argument(
+        "--few-rows", type=int, default=FEW_ROWS, help="rows of a run that is small enough to be resampled"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-repeats", type=int, default=1)
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="print the N costliest functions instead")
@@ -198,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.profile:
             child(folder, options.profile)
             return
-        write_run(small, SMALL_ROWS)
+        write_run(small, options.few_rows)
         ours = [harness.run_child(_ours(folder)) for _ in range(options.repeats)]
         drawn = [harness.run_child(_ours(small)) for _ in range(options.repeats)]
         peer = [harness.run_child(_peer(folder, PEER_DRAWS)) for _ in range(options.peer_repeats)]
         by_t = [harness.run_child(_peer(folder, NO_DRAWS)) for _ in range(options.repeats)]
-        peer_drawn = [harness.run_child(_peer(small, PEER_DRAWS_SMALL)) for _ in range(options.peer_repeats)]
+        peer_drawn = [harness.run_child(_peer(small, PEER_DRAWS_FEW)) for _ in range(options.peer_repeats)]
     for mine, other in ((ours, peer), (ours, by_t), (drawn, peer_drawn)):
         check_same(mine[0]["differences"], other[0]["differences"])
     whole, theirs = _middle(ours, "whole"), _middle(peer, "whole")
@@ -219,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             unit="s",
         ),
         Part(
-            name=f"{SMALL_ROWS} rows a variant",
+            name=f"{options.few_rows} rows a variant",
             ours=_middle(drawn, "whole"),
             peer=_middle(peer_drawn, "whole"),
             ratio=_middle(peer_drawn, "whole") / _middle(drawn, "whole"),
@@ -248,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.rows} rows × {len(VARIANTS)} variants × 3 scorers, fresh processes",
             "peer: pandas, statsmodels' exact McNemar test, scipy's percentile bootstrap and permutation test",
             f"the peer draws {PEER_DRAWS[0]} and {PEER_DRAWS[1]} resamples of all rows, where ours takes expansions",
-            f"with {SMALL_ROWS} rows a variant ours resamples too, and both draw 4,999 and 9,999 times",
+            f"with {options.few_rows} rows a variant ours resamples too, and both draw 4,999 and 9,999 times",
             "the peer gives fewer numbers: no intervals of the means, no counts of failures",
         ],
     )

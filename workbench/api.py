@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from workbench.pipeline.prompt import Prompt
     from workbench.registry.artifact import Artifact
     from workbench.registry.gate import GateResult
+    from workbench.retrieval.corpus import Corpus
+    from workbench.retrieval.index import Index
+    from workbench.retrieval.recipe import IndexRecipe
+    from workbench.retrieval.types import Question
+    from workbench.tuning.space import TuneSpace
+    from workbench.tuning.tune import TuneResult
 
 
 class Workspace:
@@ -91,6 +97,36 @@ class Workspace:
         from workbench.experiments.experiment import Experiment
 
         return Experiment(name, dataset, dict(variants), tuple(scorers), self.layout, repeats, primary, self._notebook)
+
+    def index(self, name: str) -> Index:
+        """An index by its name (the newest build) or a beginning of its digest, verified.
+
+        Raises:
+            NotFoundError: there is none.
+            IntegrityError: its bytes are not what was built.
+        """
+        from workbench.retrieval.index import Index
+
+        return Index.open(self.layout, name)
+
+    def build_index(self, corpus: Corpus, recipe: IndexRecipe | None = None, *, name: str = "") -> Index:
+        """Chunk and embed a corpus; what was built before is found again."""
+        from workbench.retrieval.index import Index
+
+        return Index.build(self.layout, corpus, recipe, name=name)
+
+    def tune(
+        self,
+        corpus: Corpus,
+        dev: Sequence[Question],
+        test: Sequence[Question],
+        space: TuneSpace | None = None,
+        **options: Any,
+    ) -> TuneResult:
+        """Search over chunkers, embedders and ways of searching; see `tuning.tune.tune` for the options."""
+        from workbench.tuning.tune import tune
+
+        return tune(self.layout, corpus, dev, test, space, **options)
 
     def runs(self) -> list[Run]:
         """Every run, the newest first."""

@@ -29,6 +29,7 @@ DISTRIBUTION = "llmops-workbench"
 EXTRAS = {
     "local": "models in this process",
     "remote": "models on OpenAI-compatible servers",
+    "rag": "documents, chunks and indexes",
     "minilm": "embeddings without a model hub",
     "charts": "charts",
     "marimo": "marimo notebooks and apps",

@@ -222,8 +222,16 @@ class Layout:
         return self.root / self.settings.blobs.path
 
     @property
+    def built_indexes(self) -> Path:
+        return self.root / ".workbench" / "indexes"
+
+    @property
     def responses(self) -> Path:
         return self.root / ".workbench" / "cache" / "responses.sqlite"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.root / ".workbench" / "cache" / "embeddings.sqlite"
 
     @property
     def state_url(self) -> str:
@@ -263,6 +271,15 @@ def use(layout: Layout) -> None:
     """Let `layout` be this process's workspace, whose settings count where none are given."""
     global _opened
     _opened = layout
+
+
+def current_layout() -> Layout:
+    """The workspace last opened in this process, else the nearest one.
+
+    Raises:
+        WorkspaceError: there is none, or its `workbench.toml` is malformed.
+    """
+    return _opened or Layout.find()
 
 
 def current_settings() -> Settings:

@@ -19,9 +19,9 @@ from workbench.errors import MissingExtraError, ModelError, UsageError
 from workbench.experiments import scorers
 from workbench.experiments.scorers import ScoreInput
 from workbench.experiments.scorers.base import same_json
-from workbench.experiments.scorers.embedding import _load
 from workbench.experiments.scorers.numbers import read_number
 from workbench.experiments.scorers.text import normalize
+from workbench.retrieval.embedding import close_embedders
 
 SCHEMA = {
     "type": "object",
@@ -271,7 +271,7 @@ def test_digests_tell_settings_apart() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"type": "exakt"}, "no scorer 'exakt'. Known: contains"),
+        ({"type": "exakt"}, "no scorer 'exakt'. Known: abstention"),
         ({"name": "x"}, "no scorer None"),
         ({"type": "numeric", "tolerence": 1}, "no setting tolerence. Settings of numeric: tolerance"),
         ({"type": "regex"}, "needs pattern"),
@@ -318,17 +318,16 @@ class FakeEmbedder:
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
 
-    def encode(self, texts: list[str], **options: Any) -> Any:
+    def encode(self, texts: list[str]) -> Any:
         import numpy as np
 
-        assert options["normalize_embeddings"]
         self.seen.append(texts)
         return np.eye(26)[[ord(text[0]) - ord("a") for text in texts]]
 
 
 def test_embedding_similarity_embeds_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = FakeEmbedder()
-    monkeypatch.setattr("workbench.experiments.scorers.embedding._load", lambda model: embedder)
+    monkeypatch.setattr("workbench.retrieval.embedding.get_embedder", lambda model: embedder)
     answers = [item("apple", "avocado"), item("apple", "banana"), item(None, "x", error_kind="engine"), item("c")]
     found = scorers.embedding_similarity().score_all(answers)
     assert [score.value for score in found] == [1.0, 0.0, 0.0, None]
@@ -336,7 +335,7 @@ def test_embedding_similarity_embeds_each_text_once(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_embedder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    _load.cache_clear()
+    close_embedders()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"llmops-workbench\[minilm\]"):
         scorers.embedding_similarity().score(item("a", "b"))

@@ -23,6 +23,7 @@ class Call:
     """One question to one variant. Texts of structure are canonical JSON; times are seconds; `started_at` is ISO 8601 UTC.
 
     `output` is the model's raw text, `result` the post-processed value, `logprob` the natural log-probability of the text.
+    `passages` are the ids of what retrieval found, as JSON.
     """
 
     run_id: str
@@ -55,6 +56,7 @@ class Call:
     latency_s: float
     cost_usd: float | None
     started_at: str
+    passages: str | None = None
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,8 @@ class Run:
                 if not path.exists():
                     continue
                 try:
-                    stored = pl.read_parquet(path, memory_map=False)
-                    frames.insert(
-                        0, stored.cast(pl.Schema(schema_of(record))).with_columns(pl.lit(-1, pl.Int64).alias(_PLACE))
-                    )
+                    stored = _in_form(pl.read_parquet(path, memory_map=False), record)
+                    frames.insert(0, stored.with_columns(pl.lit(-1, pl.Int64).alias(_PLACE)))
                 except (pl.exceptions.PolarsError, OSError) as error:
                     raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}", hint="Restore it.") from None
             calls.append(_numbered([], Call, []))
@@ -203,6 +201,13 @@ def _numbered(records: list[dict[str, Any]], record: type[Any], places: list[int
     """Records of a journal as a frame, each with the place of its entry."""
     rows = pl.DataFrame(records, schema=schema_of(record), orient="row", strict=False)
     return rows.with_columns(pl.Series(_PLACE, places, pl.Int64))
+
+
+def _in_form(stored: pl.DataFrame, record: type[Any]) -> pl.DataFrame:
+    """Stored rows with today's columns: those that came later are null."""
+    schema = schema_of(record)
+    missing = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in stored.columns]
+    return stored.with_columns(missing).select(list(schema)).cast(pl.Schema(schema))
 
 
 def _merged(calls: pl.DataFrame, scores: pl.DataFrame, journaled: bool) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -239,6 +239,7 @@ def score_answers(scorers: Sequence[Scorer], answered: Sequence[tuple[Job, Answe
             tokens_out=answer.completion.tokens_out,
             cost_usd=answer.completion.cost_usd,
             cached=answer.completion.cached,
+            passages=tuple((passage.id, passage.text) for passage in answer.passages or ()),
         )
         for (_, row, _), answer in answered
     ]
@@ -288,6 +289,7 @@ def _call(run: Run, digests: tuple[str, str], job: Job, answer: Answer, at: str)
         output=completion.text,
         result=None if answer.error_kind else canonical_json(answer.value).decode(),
         target=None if row.target is None else canonical_json(row.target).decode(),
+        passages=None if answer.passages is None else canonical_json([found.id for found in answer.passages]).decode(),
         group=row.group,
         finish_reason=completion.finish_reason,
         error_kind=answer.error_kind,

@@ -11,7 +11,14 @@ from workbench.errors import WorkspaceError
 from workbench.files import write_atomic
 from workbench.workspace import SETTINGS_FILE, read_settings
 
-FOLDERS = ("datasets/support-tickets", "experiments", "notebooks", "policies", "prompts")
+FOLDERS = (
+    "datasets/support-tickets",
+    "datasets/python-reference-qa",
+    "experiments",
+    "notebooks",
+    "policies",
+    "prompts",
+)
 # Where each file of files/ goes; the settings come last, because a folder that holds them is a finished workspace.
 FILES = {
     "README.md": "README.md",

@@ -106,7 +106,8 @@ class Batch:
                 # What the schema forces at the very start needs no decision by the model.
                 self._force(line)
         done: dict[int, Completion] = {}
-        cache = model_cache(self.prefix, len(lines))
+        room = max(len(line.pending) for line in lines) + self.generation.max_new_tokens
+        cache = model_cache(self.prefix, len(lines), room=room)
         mask = torch.ones((len(lines), self.prefix_length), dtype=torch.long, device=device)
         while lines:
             width = max(len(line.pending) for line in lines)

@@ -39,14 +39,7 @@ def get_engine(name: str, quantization: Quantization = "none", settings: Setting
             if key not in _loaded:
                 _loaded[key] = _factories.get(name, _transformers)(name, quantization)
             return _loaded[key]
-        server = (settings or current_settings()).server(prefix)
-        if server is None:
-            raise ModelError(
-                f"no server is called {prefix!r}",
-                hint=f"Add to workbench.toml:\n[servers.{prefix}]\n"
-                'base_url = "http://localhost:8000/v1"\n'
-                'key_env = "NAME_OF_A_VARIABLE"  # leave out where the server asks for no key',
-            )
+        server = find_server(prefix, settings or current_settings())
         if quantization in ("int8", "nf4"):
             raise ModelError(
                 f"{name} runs on a server, which cannot be told to quantize it",
@@ -58,6 +51,23 @@ def get_engine(name: str, quantization: Quantization = "none", settings: Setting
 
             _loaded[key] = OpenAIEngine(prefix, model, server)
         return _loaded[key]
+
+
+def find_server(name: str, settings: Settings) -> ServerSettings:
+    """The server called `name` in `settings`.
+
+    Raises:
+        ModelError: there is none; the hint says what to write.
+    """
+    server = settings.server(name)
+    if server is None:
+        raise ModelError(
+            f"no server is called {name!r}",
+            hint=f"Add to workbench.toml:\n[servers.{name}]\n"
+            'base_url = "http://localhost:8000/v1"\n'
+            'key_env = "NAME_OF_A_VARIABLE"  # leave out where the server asks for no key',
+        )
+    return server
 
 
 def close_engines() -> None:

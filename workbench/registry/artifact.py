@@ -17,7 +17,7 @@ from workbench.html import table
 from workbench.pipeline.pipeline import Pipeline
 from workbench.registry import build, names
 from workbench.registry.oci import Descriptor, OciLayout
-from workbench.workspace import Layout
+from workbench.workspace import Layout, current_layout
 
 REQUIRED = (build.PIPELINE, build.PROMPT, build.CALLS, build.SCORES, build.GATE, build.ENVIRONMENT, build.PROVENANCE)
 
@@ -54,8 +54,9 @@ class Artifact:
         created_at: when the name was given, ISO 8601 UTC.
     """
 
-    def __init__(self, store: OciLayout, found: names.NamedVersion) -> None:
+    def __init__(self, store: OciLayout, found: names.NamedVersion, layout: Layout | None = None) -> None:
         self.store = store
+        self._layout = layout
         self.name = found.name
         self.version = found.version
         self.digest = found.digest
@@ -69,7 +70,7 @@ class Artifact:
         Raises:
             NotFoundError: there is no such artifact.
         """
-        return cls(OciLayout(layout.blobs), names.resolve(layout, reference))
+        return cls(OciLayout(layout.blobs), names.resolve(layout, reference), layout)
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
@@ -154,7 +155,18 @@ class Artifact:
                 f"{self._label}: this workbench reads the pipeline differently from the one that stored it",
                 hint="Use the version of llmops-workbench that environment.lock names.",
             )
+        if pipeline.retrieval is not None:
+            self._publish_index(pipeline.retrieval.index)
         return pipeline
+
+    def _publish_index(self, digest: str) -> None:
+        """Put the index where the pipeline looks for it; what can be computed from it is built on the first search."""
+        from workbench.retrieval.index import unpack
+
+        layout = self._layout or current_layout()
+        index = unpack(layout, self.read(build.INDEX), self.read(build.CHUNKS))
+        if index.digest != digest:
+            raise IntegrityError(f"{self._label} holds another index than its pipeline names", hint="Promote it again.")
 
     def evidence(self) -> Evidence:
         """The rows and the verdict that the promotion rested on.

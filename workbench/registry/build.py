@@ -19,6 +19,7 @@ from workbench.registry.oci import MANIFEST_TYPE, TITLE, Descriptor, OciLayout
 if TYPE_CHECKING:
     from workbench.experiments.records import RunManifest
     from workbench.experiments.run import Run
+    from workbench.workspace import Layout
 
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
@@ -27,6 +28,8 @@ VENDOR = "application/vnd.llmops-workbench"
 PIPELINE = "pipeline.json"
 PROMPT = "prompt.json"
 POSTPROCESS = "postprocess/"
+INDEX = "index/manifest.json"
+CHUNKS = "index/chunks.parquet"
 CALLS = "evidence/calls.parquet"
 SCORES = "evidence/scores.parquet"
 COMPARISON = "evidence/comparison.json"
@@ -38,6 +41,8 @@ PROVENANCE = "provenance.json"
 _MEDIA_TYPES = {
     PIPELINE: f"{VENDOR}.pipeline.v1+json",
     PROMPT: f"{VENDOR}.prompt.v1+json",
+    INDEX: f"{VENDOR}.index.v1+json",
+    CHUNKS: f"{VENDOR}.chunks.v1+parquet",
     CALLS: f"{VENDOR}.calls.v1+parquet",
     SCORES: f"{VENDOR}.scores.v1+parquet",
     COMPARISON: f"{VENDOR}.comparison.v1+json",
@@ -58,10 +63,11 @@ def build(
     comparison: dict[str, Any] | None,
     decision: dict[str, Any] | None,
     gate: dict[str, Any],
+    index: Mapping[str, bytes] | None = None,
 ) -> str:
     """Store `variant` of `run` with its evidence, and return the manifest's digest.
 
-    `comparison` and `decision` are None where the run has a single variant.
+    `comparison` and `decision` are None where the run has a single variant; `index` is what `index_files` gives.
 
     Raises:
         NotFoundError: the run has no such variant.
@@ -71,7 +77,7 @@ def build(
     evaluated = evaluated_pipeline(manifest, variant)
     pipeline = evaluated.with_(model_digest=evaluated.model_digest or manifest.models[variant]["digest"])
     skeleton, parts = pipeline.split()
-    files = {PIPELINE: canonical_json(skeleton), **parts}
+    files = {PIPELINE: canonical_json(skeleton), **parts, **(index or {})}
     files[CALLS] = parquet(run.calls(), _ROW_ORDER)
     files[SCORES] = parquet(run.scores(), (*_ROW_ORDER, "scorer"))
     if comparison is not None:
@@ -87,6 +93,18 @@ def build(
     ]
     config = store.put_blob(canonical_json(_config(manifest, variant, layers)), CONFIG_TYPE)
     return store.add_manifest(_manifest(manifest, variant, config, layers)).digest
+
+
+def index_files(layout: Layout, pipeline: Pipeline) -> dict[str, bytes]:
+    """The layers of a pipeline's index: its manifest, and its chunks with their vectors; none without retrieval.
+
+    Raises:
+        NotFoundError, IntegrityError: the index is not here, or is not what was built.
+    """
+    if pipeline.retrieval is None:
+        return {}
+    folder = pipeline.retrieval.open(layout).folder
+    return {INDEX: (folder / "manifest.json").read_bytes(), CHUNKS: (folder / "chunks.parquet").read_bytes()}
 
 
 def evaluated_pipeline(manifest: RunManifest, variant: str) -> Pipeline:

@@ -8,6 +8,13 @@ from __future__ import annotations
 from workbench.experiments.scorers.base import BaseScorer, PairScorer, ScoreInput, Scorer, ScoreValue
 from workbench.experiments.scorers.custom import custom
 from workbench.experiments.scorers.embedding import embedding_similarity
+from workbench.experiments.scorers.grounded import (
+    abstention,
+    citations,
+    evidence_recall,
+    groundedness,
+    register_support,
+)
 from workbench.experiments.scorers.judge import judge
 from workbench.experiments.scorers.numbers import numeric
 from workbench.experiments.scorers.pairwise import pairwise
@@ -23,11 +30,15 @@ __all__ = [
     "ScoreInput",
     "ScoreValue",
     "Scorer",
+    "abstention",
+    "citations",
     "contains",
     "cost",
     "custom",
     "embedding_similarity",
+    "evidence_recall",
     "exact",
+    "groundedness",
     "json_field",
     "json_fields",
     "json_schema",
@@ -37,6 +48,7 @@ __all__ = [
     "numeric",
     "pairwise",
     "regex",
+    "register_support",
     "scorer_from_config",
     "token_f1",
     "tokens",

@@ -30,6 +30,7 @@ class ScoreInput:
         output: the model's raw text; None where there is none.
         latency_s: seconds. cost_usd: US dollars; None where the price is not known.
         cached: the answer came from the response cache and cost nothing this time.
+        passages: id and text of what the prompt showed, in the order of their numbers.
     """
 
     row_id: str
@@ -43,6 +44,7 @@ class ScoreInput:
     tokens_out: int = 0
     cost_usd: float | None = 0.0
     cached: bool = False
+    passages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

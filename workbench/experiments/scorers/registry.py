@@ -10,6 +10,7 @@ from workbench.errors import UsageError
 from workbench.experiments.scorers.base import BaseScorer
 from workbench.experiments.scorers.custom import custom_from_config
 from workbench.experiments.scorers.embedding import embedding_similarity
+from workbench.experiments.scorers.grounded import abstention, citations, evidence_recall, groundedness
 from workbench.experiments.scorers.judge import judge
 from workbench.experiments.scorers.numbers import numeric
 from workbench.experiments.scorers.pairwise import pairwise
@@ -18,10 +19,14 @@ from workbench.experiments.scorers.structured import json_field, json_fields, js
 from workbench.experiments.scorers.text import contains, exact, normalized, regex, token_f1
 
 FACTORIES: dict[str, Callable[..., BaseScorer]] = {
+    "abstention": abstention,
+    "citations": citations,
     "contains": contains,
     "cost": cost,
     "embedding_similarity": embedding_similarity,
+    "evidence_recall": evidence_recall,
     "exact": exact,
+    "groundedness": groundedness,
     "json_field": json_field,
     "json_fields": json_fields,
     "json_schema": json_schema,

@@ -1,0 +1,1 @@
+"""Retrieval: corpora, chunks, embeddings and the index that pipelines search."""

@@ -1,0 +1,1 @@
+"""Tuning: searching over index configurations, with a decision at the end."""

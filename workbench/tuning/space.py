@@ -1,0 +1,123 @@
+"""The space a tuner searches: what may vary, and every configuration it makes."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import UsageError
+from workbench.files import digest_json
+from workbench.retrieval.chunking import ChunkerSettings
+from workbench.retrieval.recipe import HnswSettings, IndexRecipe
+from workbench.retrieval.search_settings import Mode, SearchSettings
+from workbench.retrieval.sparse import SparseSettings
+
+
+class Configuration(BaseModel):
+    """One way to build an index and to search it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    recipe: IndexRecipe = IndexRecipe()
+    search: SearchSettings = SearchSettings()
+
+    @property
+    def digest(self) -> str:
+        return digest_json(self.model_dump(mode="json"))
+
+    @property
+    def label(self) -> str:
+        """What people call it: chunker and size, embedder, mode and what sets the mode apart."""
+        chunker, search = self.recipe.chunker, self.search
+        parts = [f"{chunker.kind}-{chunker.size}" + (f"+{chunker.overlap}" if chunker.overlap else "")]
+        if search.mode != "sparse":
+            parts.append(self.recipe.embedder.rsplit("/", 1)[-1])
+        how: str = search.mode
+        if how == "hybrid":
+            kind = search.fusion if search.fusion == "weighted" else f"rrf{search.rrf_k}"
+            how = f"hybrid-{kind}-{search.dense_weight:g}"
+        if search.mmr is not None:
+            how += f"-mmr{search.mmr:g}"
+        if search.reranker:
+            how += f"-{search.reranker.rsplit('/', 1)[-1]}"
+        return " ".join([*parts, how, f"k{search.k}"])
+
+
+class TuneSpace(BaseModel):
+    """Values that are tried of each setting; every combination that makes sense is a configuration.
+
+    Attributes:
+        dense_weights, fusions, rrf_ks: of hybrid search. mmr: None is without.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    chunkers: tuple[ChunkerSettings, ...] = (ChunkerSettings(),)
+    embedders: tuple[str, ...] = ("minilm",)
+    sparse: tuple[SparseSettings, ...] = (SparseSettings(),)
+    hnsw: HnswSettings = HnswSettings()
+    modes: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
+    fusions: tuple[Literal["rrf", "weighted"], ...] = ("rrf",)
+    rrf_ks: tuple[int, ...] = (60,)
+    dense_weights: tuple[float, ...] = (0.5,)
+    mmr: tuple[float | None, ...] = (None,)
+    rerankers: tuple[str | None, ...] = (None,)
+    ks: tuple[int, ...] = (5,)
+    candidates: int = Field(default=50, ge=1)
+
+    def configurations(self) -> list[Configuration]:
+        """Every configuration once, in a fixed order; settings that a mode does not use do not multiply it."""
+        found: dict[str, Configuration] = {}
+        for chunker, embedder, sparse, mode, mmr, reranker, k in itertools.product(
+            self.chunkers, self.embedders, self.sparse, self.modes, self.mmr, self.rerankers, self.ks
+        ):
+            recipe = IndexRecipe(chunker=chunker, embedder=embedder, sparse=sparse, hnsw=self.hnsw)
+            for joined in self._fusions(mode):
+                search = SearchSettings(
+                    k=k, mode=mode, candidates=max(k, self.candidates), mmr=mmr, reranker=reranker, **joined
+                )
+                configuration = Configuration(recipe=recipe, search=search)
+                # Searching by words alone is the same whatever embedder stands beside it.
+                key = configuration.label if mode == "sparse" and mmr is None else configuration.digest
+                found.setdefault(key, configuration)
+        return list(found.values())
+
+    def _fusions(self, mode: Mode) -> list[dict[str, object]]:
+        if mode != "hybrid":
+            return [{}]
+        joined: list[dict[str, object]] = []
+        for fusion, weight in itertools.product(self.fusions, self.dense_weights):
+            if fusion == "rrf":
+                joined += [{"fusion": "rrf", "rrf_k": k, "dense_weight": weight} for k in self.rrf_ks]
+            else:
+                joined.append({"fusion": "weighted", "dense_weight": weight})
+        return joined
+
+
+def default_space() -> TuneSpace:
+    """A first sweep that a laptop finishes: three chunk sizes by three modes, and two weights of the hybrid."""
+    return TuneSpace(
+        chunkers=tuple(ChunkerSettings(kind="auto", size=size) for size in (96, 192, 384)),
+        modes=("dense", "sparse", "hybrid"),
+        dense_weights=(0.5, 0.7),
+    )
+
+
+def read_space(path: Path) -> TuneSpace:
+    """A space written in YAML.
+
+    Raises:
+        UsageError: no such file, not YAML, or a field that does not fit.
+    """
+    try:
+        return TuneSpace.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no file {path}", hint="Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="Mend the file.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path}: {place or 'the file'}: {first['msg']}", hint="Correct that field.") from None

@@ -1,0 +1,496 @@
+"""`tune`: from a corpus and questions to an index that won on evidence, or to the sentence that none did.
+
+Configurations are chosen on the `dev` questions. The best few and the baseline then answer the `test` questions, which
+took no part in the choice, through the same `Index.search` that a pipeline uses; the run of these is compared by the
+statistics of every other run, corrected over the finalists.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from workbench import surroundings
+from workbench.errors import ModelError, UsageError
+from workbench.events.journal import JournalWriter
+from workbench.experiments.compare import compare
+from workbench.experiments.comparison import Comparison
+from workbench.experiments.decision import Decision
+from workbench.experiments.records import Call, RunManifest, Score
+from workbench.experiments.run import Run, journal_entry
+from workbench.experiments.runner import now
+from workbench.files import canonical_json, digest_json
+from workbench.pipeline.pipeline import Pipeline
+from workbench.pipeline.prompt import Prompt
+from workbench.pipeline.retrieval import Retrieval
+from workbench.progress import progress as progress_bar
+from workbench.retrieval import dense, metrics
+from workbench.retrieval.copies import settled, with_copies
+from workbench.retrieval.index import Index, describe
+from workbench.retrieval.types import Question
+from workbench.tuning.evaluate import Evaluator, Judged, mean
+from workbench.tuning.search import GRID, Strategy, search
+from workbench.tuning.space import Configuration, TuneSpace, default_space
+from workbench.workspace import Layout
+
+if TYPE_CHECKING:
+    from workbench.retrieval.corpus import Corpus
+
+MEASURES = ("ndcg_at_k", "recall_at_k", "mrr", "average_precision", "hit_at_k", "token_iou")
+# Questions that each configuration's latency is measured with.
+TIMED = 20
+EF_SEARCH = (50, 100, 200, 400)
+
+ANSWER_PROMPT = """\
+---
+variables: [passages, question]
+---
+## system
+Answer the question from the passages, in one or two sentences. Cite each passage you use by its number, like [1].
+If the passages do not hold the answer, say: The passages do not say.
+
+## user
+{{ passages }}
+
+Question: {{ question }}
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration as it did on the dev questions.
+
+    Attributes:
+        values: mean of each measure. questions: how many it was judged on.
+        p50_ms, p95_ms: of a query, its embedding included; None where it was not measured.
+        build_s: seconds to chunk, embed and publish, 0 where that was done before. megabytes: of the index on disk.
+        pareto: no other configuration is both better and faster.
+    """
+
+    configuration: Configuration
+    values: Mapping[str, float | None]
+    questions: int
+    p50_ms: float | None
+    p95_ms: float | None
+    build_s: float
+    megabytes: float
+    pareto: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.configuration.label
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a tuning found.
+
+    Attributes:
+        trials: every configuration, best first. leader: the first of them.
+        run: the finalists and the baseline on the test questions.
+        decision: the leader against the baseline there; None where the leader is the baseline.
+    """
+
+    measure: str
+    trials: tuple[Trial, ...]
+    baseline: str
+    leader: str
+    run: Run
+    comparison: Comparison | None
+    decision: Decision | None
+
+    def frame(self) -> pl.DataFrame:
+        """One row a configuration."""
+        return pl.DataFrame(
+            [
+                {
+                    "configuration": trial.label,
+                    **{name: trial.values.get(name) for name in MEASURES},
+                    "p50_ms": trial.p50_ms,
+                    "p95_ms": trial.p95_ms,
+                    "build_s": trial.build_s,
+                    "megabytes": trial.megabytes,
+                    "questions": trial.questions,
+                    "pareto": trial.pareto,
+                }
+                for trial in self.trials
+            ],
+            infer_schema_length=None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "measure": self.measure,
+            "baseline": self.baseline,
+            "leader": self.leader,
+            "won": self.won,
+            "sentence": self.sentence,
+            "run_id": self.run.id,
+            "decision": self.decision.to_json() if self.decision else None,
+            "trials": self.frame().to_dicts(),
+        }
+
+    def trial(self, label: str) -> Trial:
+        return next(trial for trial in self.trials if trial.label == label)
+
+    @property
+    def won(self) -> bool:
+        """Whether the leader is better than the baseline on questions that did not choose it."""
+        return self.decision is not None and self.decision.outcome == "better"
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in words."""
+        if self.decision is None:
+            return (
+                f"The baseline, {self.baseline}, is the best of {len(self.trials)} configurations on the dev questions."
+            )
+        if self.won:
+            return str(self.decision)
+        return f"{self.decision} The leader is not significantly better, so the baseline stays."
+
+    def __str__(self) -> str:
+        best = [trial for trial in self.trials if trial.pareto][:8]
+        width = max(len(trial.label) for trial in best) if best else 0
+        lines = [f"{'on the Pareto front':<{width}}  {self.measure:>9}  {'p50':>9}"]
+        for trial in best:
+            value, p50 = trial.values.get(self.measure), trial.p50_ms
+            shown = "–" if value is None else f"{value:.3f}"
+            lines.append(f"{trial.label:<{width}}  {shown:>9}  {'–' if p50 is None else f'{p50:.1f} ms':>9}")
+        return "\n".join([*lines, "", self.sentence])
+
+    def _repr_html_(self) -> str:
+        from workbench.html import callout, frame_table
+
+        tint = "ok" if self.won else "warn"
+        return callout(self.sentence, tint) + frame_table(self.frame().head(12))  # type: ignore[arg-type]
+
+
+def tune(
+    layout: Layout,
+    corpus: Corpus,
+    dev: Sequence[Question],
+    test: Sequence[Question],
+    space: TuneSpace | None = None,
+    *,
+    name: str = "",
+    baseline: Configuration | None = None,
+    measure: str = "ndcg_at_k",
+    strategy: Strategy = "auto",
+    trials: int = GRID,
+    finalists: int = 3,
+    pipeline: Pipeline | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> TuneResult:
+    """Search the space, and decide between its leader and the baseline.
+
+    Args:
+        dev: questions that configurations are chosen on. test: those the decision rests on; none may be in both.
+        baseline: default: the first configuration of the space.
+        measure: what is maximized, one of `MEASURES`.
+        finalists: how many of the best are tried on the test questions.
+        pipeline: what the variants of the run are made of; its retrieval is set to each finalist. Default: a prompt that
+            answers from the passages and cites them, for the workspace's model.
+
+    Raises:
+        UsageError: no questions, a question in both parts, or an unknown measure.
+    """
+    if measure not in MEASURES:
+        raise UsageError(f"there is no measure {measure!r}", hint=f"Known: {', '.join(MEASURES)}.")
+    if shared := {question.id for question in dev} & {question.id for question in test}:
+        raise UsageError(
+            f"{len(shared)} questions are in dev and in test, such as {min(shared)}",
+            hint="Choose on some questions and test on others.",
+        )
+    if not any(question.answerable for question in dev) or not any(question.answerable for question in test):
+        raise UsageError("dev and test each need a question with evidence", hint="Check the split names.")
+    dev, test = (with_copies(part, corpus.documents) for part in (dev, test))
+    space = space or default_space()
+    configurations = space.configurations()
+    base = baseline or configurations[0]
+    evaluator = Evaluator(layout, corpus, depth=max(200, space.candidates), show_progress=show_progress)
+    order = [question for question in dev if question.answerable]
+    random.Random(seed).shuffle(order)
+    judged: dict[tuple[str, int], list[Judged]] = {}
+    built: dict[str, float] = {}
+    with progress_bar(len(configurations), "Tuning", show=show_progress) as bar:
+
+        def judge(configuration: Configuration, count: int) -> float | None:
+            started = time.perf_counter()
+            evaluator.index(configuration.recipe)
+            built.setdefault(configuration.recipe.digest, time.perf_counter() - started)
+            key = (configuration.digest, count)
+            if key not in judged:
+                judged[key] = evaluator.judge(configuration, order[:count])
+            bar.update(min(len(judged), len(configurations)), configuration.label)
+            return mean(judged[key], measure)
+
+        found = search(space, judge, len(order), strategy=strategy, trials=trials, seed=seed)
+        if base.digest not in {configuration.digest for configuration, _, _ in found}:
+            found.append((base, judge(base, len(order)) or 0.0, len(order)))
+    timed = [question.text for question in order[:TIMED]]
+    rows = [
+        _trial(evaluator, configuration, judged[configuration.digest, count], count, timed, built)
+        for configuration, _, count in found
+    ]
+    marked = _with_front(rows, measure)
+    leader = marked[0].configuration
+    chosen = [trial.configuration for trial in marked[: max(1, finalists)] if trial.configuration.digest != base.digest]
+    tuned = [tune_graph(evaluator, configuration) for configuration in [base, *chosen]]
+    run = record(layout, evaluator, tuned, test, name or f"tune-{corpus.name}", pipeline, measure, show_progress)
+    comparison = compare(run.scores(), run.calls(), run.manifest) if len(tuned) > 1 else None
+    decision = None
+    if comparison is not None and leader.digest != base.digest:
+        decision = comparison.decision(leader.label)
+    return TuneResult(measure, marked, base.label, leader.label, run, comparison, decision)
+
+
+def halves(questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
+    """Questions in two halves by a hash of their ids, for sets that name no splits: adding one moves no other."""
+    dev: list[Question] = []
+    test: list[Question] = []
+    for question in questions:
+        (dev if int(digest_json(["half", question.id])[7:15], 16) % 2 else test).append(question)
+    return dev, test
+
+
+def tune_graph(evaluator: Evaluator, configuration: Configuration) -> Configuration:
+    """The configuration with the smallest graph search that finds 0.99 of what exact search does, where one is faster.
+
+    Quality was judged by exact search; a graph may only take its place where it changes next to nothing.
+    """
+    recipe = configuration.recipe
+    index = evaluator.index(recipe)
+    if recipe.ann != "auto" or configuration.search.mode == "sparse" or index.manifest.chunks < dense.EXACT_BELOW:
+        return configuration
+    for ef_search in EF_SEARCH:
+        hnsw = recipe.hnsw.model_copy(update={"ef_search": ef_search})
+        tried = recipe.model_copy(update={"hnsw": hnsw})
+        choice = dense.choose(index.vectors, tried, dense.graph_folder(index.folder, hnsw))
+        if choice.chosen == "hnsw":
+            return configuration.model_copy(update={"recipe": tried})
+    return configuration
+
+
+def _trial(
+    evaluator: Evaluator,
+    configuration: Configuration,
+    judged: Sequence[Judged],
+    count: int,
+    timed: Sequence[str],
+    built: Mapping[str, float],
+) -> Trial:
+    from workbench.retrieval.index import measure_latency
+
+    index = evaluator.index(configuration.recipe)
+    served = evaluator.served(configuration.recipe)
+    seconds = pl.Series(measure_latency(served, timed, configuration.search), dtype=pl.Float64) * 1000
+    return Trial(
+        configuration,
+        {name: mean(judged, name) for name in MEASURES},
+        count,
+        seconds.median() if len(seconds) else None,  # type: ignore[arg-type]
+        seconds.quantile(0.95) if len(seconds) else None,
+        built.get(configuration.recipe.digest, 0.0),
+        float(describe(index)["megabytes"]),
+    )
+
+
+def _with_front(trials: Sequence[Trial], measure: str) -> tuple[Trial, ...]:
+    """The trials, those on the Pareto front of the measure and the median latency marked."""
+    import dataclasses
+
+    def beaten(trial: Trial) -> bool:
+        mine, time_ = trial.values.get(measure) or 0.0, trial.p50_ms or 0.0
+        return any(
+            (other.values.get(measure) or 0.0) >= mine
+            and (other.p50_ms or 0.0) <= time_
+            and ((other.values.get(measure) or 0.0) > mine or (other.p50_ms or 0.0) < time_)
+            for other in trials
+        )
+
+    return tuple(dataclasses.replace(trial, pareto=not beaten(trial)) for trial in trials)
+
+
+def record(
+    layout: Layout,
+    evaluator: Evaluator,
+    configurations: Sequence[Configuration],
+    questions: Sequence[Question],
+    name: str,
+    pipeline: Pipeline | None,
+    measure: str,
+    show_progress: bool = True,
+) -> Run:
+    """A run whose variants are pipelines with these configurations, and whose calls are searches.
+
+    The first is the baseline. A call's `output` is the ids that were found, its latency that of the search.
+    """
+    pipeline = pipeline or Pipeline(model=layout.settings.model, prompt=Prompt.from_text(ANSWER_PROMPT))
+    indexes = [evaluator.served(configuration.recipe) for configuration in configurations]
+    variants = {
+        configuration.label: pipeline.with_(
+            retrieval=Retrieval(
+                index=index.digest,
+                query=pipeline.retrieval.query if pipeline.retrieval else "question",
+                search=configuration.search,
+            )
+        )
+        for configuration, index in zip(configurations, indexes, strict=True)
+    }
+    manifest = _manifest(layout, evaluator, name, variants, questions, measure)
+    run = Run(layout.runs / manifest.run_id, manifest)
+    texts = {document.id: document.text for document in evaluator.corpus.documents}
+    with run.lock(), progress_bar(len(variants) * len(questions), "Test questions", show=show_progress) as bar:
+        run.save_manifest()
+        with JournalWriter(run.journal) as journal:
+            done = 0
+            for (label, variant), index in zip(variants.items(), indexes, strict=True):
+                for question in questions:
+                    journal.append([_entry(run, label, variant, index, question, texts)])
+                    done += 1
+                    bar.update(done, label)
+                journal.flush()
+        run.forget_rows()
+        run.compact(now())
+    return run
+
+
+def _entry(
+    run: Run, label: str, pipeline: Pipeline, index: Index, question: Question, texts: Mapping[str, str]
+) -> dict[str, Any]:
+    assert pipeline.retrieval is not None
+    manifest = run.manifest
+    started = time.perf_counter()
+    hits = index.search(question.text, settings=pipeline.retrieval.search)
+    seconds = time.perf_counter() - started
+    chunks = [hit.chunk for hit in hits]
+    question = settled(chunks, question)
+    ids = json.dumps([chunk.id for chunk in chunks])
+    known = bool(question.evidence) and all(span.document in texts for span in question.evidence)
+    k = pipeline.retrieval.search.k
+    values = metrics.measures(chunks, question, k, texts if known else None)
+    target = {
+        "answer": question.answer,
+        "evidence": [[span.document, span.start, span.end] for span in question.evidence],
+        "documents": dict(question.documents),
+    }
+    call = Call(
+        run_id=run.id,
+        experiment=manifest.experiment,
+        variant=label,
+        row_id=question.id,
+        repeat=0,
+        trace_id=uuid.UUID(digest_json([run.id, label, question.id])[7:39]).hex,
+        tenant=None,
+        notebook=manifest.notebook_digest,
+        git_commit=manifest.git_commit,
+        pipeline_digest=pipeline.digest,
+        prompt_digest=pipeline.prompt.digest,
+        model=manifest.models[label]["name"],
+        model_digest=manifest.models[label]["digest"],
+        input=canonical_json({pipeline.retrieval.query: question.text}).decode(),
+        output=ids,
+        result=ids,
+        target=canonical_json(target).decode(),
+        group=None,
+        finish_reason=None,
+        error_kind=None,
+        error=None,
+        logprob=None,
+        cached=False,
+        tokens_in=0,
+        tokens_out=0,
+        queue_s=0.0,
+        ttft_s=seconds,
+        latency_s=seconds,
+        cost_usd=0.0,
+        started_at=now(),
+        passages=ids,
+    )
+    scores = [
+        Score(run.id, label, question.id, 0, entry["name"], entry["digest"], value, None, None)
+        for entry in manifest.scorers
+        for value in [seconds if entry["name"] == "latency" else values.get(entry["name"])]
+    ]
+    return journal_entry(call, scores)
+
+
+def _manifest(
+    layout: Layout,
+    evaluator: Evaluator,
+    name: str,
+    variants: Mapping[str, Pipeline],
+    questions: Sequence[Question],
+    measure: str,
+) -> RunManifest:
+    git, book = surroundings.git_state(layout.root), surroundings.notebook()
+    asked = [[question.id, question.text, question.answer] for question in questions]
+    names = [measure, *(other for other in MEASURES if other != measure)]
+    return RunManifest(
+        run_id=_run_id(name),
+        experiment=name,
+        experiment_digest=digest_json([name, {key: value.digest for key, value in variants.items()}, asked]),
+        dataset=f"questions on {evaluator.corpus.name}",
+        dataset_digest=digest_json([evaluator.corpus.digest, asked]),
+        split="test",
+        rows=len(questions),
+        repeats=1,
+        variants={key: value.model_dump(mode="json") for key, value in variants.items()},
+        pipeline_digests={key: value.digest for key, value in variants.items()},
+        scorers=[
+            *({**_described(other, "continuous", "max"), "bounds": [0.0, 1.0]} for other in names),
+            {**_described("latency", "continuous", "min"), "bounds": None},
+        ],
+        primary=measure,
+        models={key: _model(value, layout) for key, value in variants.items()},
+        notebook=Path(book.path).name if book else None,
+        notebook_digest=book.digest if book else None,
+        git_commit=git.commit if git else None,
+        git_dirty=git.dirty if git else None,
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+        started_at=now(),
+        environment=surroundings.environment(),
+    )
+
+
+def _described(name: str, kind: str, direction: str) -> dict[str, Any]:
+    config = {"type": "latency"} if name == "latency" else {"type": "retrieval", "measure": name}
+    return {
+        "name": name,
+        "digest": digest_json([config, 1]),
+        "kind": kind,
+        "direction": direction,
+        "on_error": "exclude",
+        "config": config,
+    }
+
+
+def _model(pipeline: Pipeline, layout: Layout) -> dict[str, str]:
+    """The answering model, which a search does not need: where it is not here, it is named without a digest."""
+    try:
+        return pipeline.engine(layout.settings).info.to_dict()
+    except ModelError:
+        return {
+            "name": pipeline.model,
+            "digest": "",
+            "provider": "",
+            "device": "",
+            "dtype": "",
+            "quantization": pipeline.generation.quantization,
+        }
+
+
+def _run_id(name: str) -> str:
+    at = now()[:19].replace("-", "").replace(":", "").replace("T", "-")
+    return f"{at}-{digest_json(name)[7:13]}-{uuid.uuid4().hex[:4]}"
