@@ -56,7 +56,8 @@ def _(corpus_path, defaults, k, kinds, limit, modes, questions, sizes):
     )
     corpus = lab.safely(lambda: rag_lab.read_corpus(choices))
     mo.stop(not corpus, corpus)
-    document = mo.ui.dropdown([found.id for found in corpus.documents], value=corpus.documents[0].id, label="Document")
+    _long = [found.id for found in corpus.documents if len(found.text) > 3000] or [corpus.documents[0].id]
+    document = mo.ui.dropdown([found.id for found in corpus.documents], value=_long[0], label="Document")
     cut = mo.ui.dropdown(["auto", "fixed", "recursive", "markdown", "code"], value="auto", label="Chunker")
     size = mo.ui.slider(32, 512, step=32, value=192, label="Tokens", show_value=True)
     mo.vstack([mo.md("## Chunks on the text"), mo.hstack([document, cut, size], justify="start", gap=1.5)])

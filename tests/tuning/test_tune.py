@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.retrieval.test_index import corpus
 from tests.retrieval.words_embedder import WordsEmbedder
@@ -180,6 +182,12 @@ def test_a_space_is_read_from_yaml(tmp_path: Path) -> None:
     path.write_text("chunkers: [{kind: fixd}]\n")
     with pytest.raises(UsageError, match=r"chunkers\.0\.kind"):
         read_space(path)
+
+
+def test_the_space_of_the_guide_is_one() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text("utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    assert len(TuneSpace.model_validate(yaml.safe_load(block)).configurations()) == 20
 
 
 def test_evidence_that_stands_twice_may_be_found_in_either_place() -> None:

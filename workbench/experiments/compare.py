@@ -5,8 +5,9 @@ one group stand or fall together. Binary scores of independent rows are judged b
 interval, everything else by a sign-flip permutation test with a studentized bootstrap interval.
 
 The p-values of all variants and quality scorers are adjusted together (Holm); what an answer took (seconds, tokens,
-dollars) is a family of its own. Intervals are at `level` each, not widened for the number of comparisons, so a winner
-needs both: an adjusted p of at most 1 - level and an interval without 0.
+dollars) is a family of its own, and so are measures shown beside the one that decides (`secondary`). Intervals are at
+`level` each, not widened for the number of comparisons, so a winner needs both: an adjusted p of at most 1 - level and an
+interval without 0.
 
 A run that could stop early is judged by the test that its rule looks at, which holds at any time (`sequential`).
 """
@@ -192,7 +193,7 @@ def _difference(
         scorer=str(entry["name"]),
         kind="binary" if binary else "continuous",
         direction=entry["direction"],
-        family="resource" if resource else "quality",
+        family="resource" if resource else entry.get("family", "quality"),
         unit="share" if entry["kind"] == "binary" else _UNITS.get(kind_of, ""),
         n=len(new),
         fixed=int(((new == 1) & (old == 0)).sum()) if counted else None,
@@ -314,7 +315,7 @@ class _Analysis:
 def _adjusted(rows: list[Difference]) -> tuple[Difference, ...]:
     """The rows with Holm's p-values, the families apart."""
     found = list(rows)
-    for family in ("quality", "resource"):
+    for family in ("quality", "secondary", "resource"):
         places = [place for place, row in enumerate(rows) if row.family == family and row.p is not None]
         adjusted = statistics.holm([rows[place].p or 0.0 for place in places])
         for place, p in zip(places, adjusted, strict=True):

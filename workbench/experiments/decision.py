@@ -24,7 +24,7 @@ class Difference:
 
     Attributes:
         kind: how it was analysed: a binary scorer with repeats or clusters is analysed as "continuous".
-        family: "quality" or "resource"; p-values are adjusted within each.
+        family: "quality", "secondary" (shown beside what decides) or "resource"; p-values are adjusted within each.
         unit: of the means: "share" (0..1, shown in per cent), "s", "tokens", "usd", or none.
         n: paired rows. unpaired: rows that either side lacks a score for.
         errors, invalid: rows with an accident (engine, time, memory), and with an answer that post-processing rejected,
@@ -42,7 +42,7 @@ class Difference:
     scorer: str
     kind: Literal["binary", "continuous"]
     direction: Literal["max", "min"]
-    family: Literal["quality", "resource"]
+    family: Literal["quality", "secondary", "resource"]
     unit: Unit
     n: int
     unpaired: int

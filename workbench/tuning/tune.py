@@ -449,7 +449,15 @@ def _manifest(
         variants={key: value.model_dump(mode="json") for key, value in variants.items()},
         pipeline_digests={key: value.digest for key, value in variants.items()},
         scorers=[
-            *({**_described(other, "continuous", "max"), "bounds": [0.0, 1.0]} for other in names),
+            *(
+                {
+                    **_described(other, "continuous", "max"),
+                    "bounds": [0.0, 1.0],
+                    # The decision is corrected over the finalists, not over other views of the same ranking.
+                    "family": "quality" if other == measure else "secondary",
+                }
+                for other in names
+            ),
             {**_described("latency", "continuous", "min"), "bounds": None},
         ],
         primary=measure,
