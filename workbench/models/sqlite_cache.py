@@ -17,6 +17,8 @@ from pathlib import Path
 
 from workbench.errors import WorkbenchWarning
 
+# How long one waits for others that write.
+PATIENCE_S = 30.0
 _LOOK_UP = 400
 
 
@@ -99,9 +101,9 @@ class SqliteCache:
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The lock keeps threads apart; a generator may be closed in another one than it ran in.
-        connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=PATIENCE_S, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(connection)
             # What a power cut takes from a cache is only made again.
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(
@@ -134,6 +136,19 @@ class SqliteCache:
         else:
             self._off = True
             warnings.warn(f"the {self._title} {self.path} is off for now: {error}", WorkbenchWarning, stacklevel=4)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn WAL mode on. Of several that do so to a new file at once, SQLite refuses all but one without waiting."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _checksum(key: str, body: bytes) -> int:
