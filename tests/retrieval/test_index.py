@@ -20,7 +20,8 @@ from workbench.retrieval import dense
 from workbench.retrieval.chunking import ChunkerSettings
 from workbench.retrieval.corpus import Corpus
 from workbench.retrieval.embedding_cache import CachedEmbedder, EmbeddingCache
-from workbench.retrieval.index import CHUNKS, Index, diff_indexes, list_indexes, unpack
+from workbench.retrieval.index import Index, diff_indexes, list_indexes, unpack
+from workbench.retrieval.index_files import CHUNKS
 from workbench.retrieval.recipe import HnswSettings, IndexRecipe
 from workbench.retrieval.rerank import register_reranker
 from workbench.retrieval.search_settings import SearchSettings

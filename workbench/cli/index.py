@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.errors import UsageError
+from workbench.validation import first_fault
 from workbench.workspace import Layout, use
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def _layout() -> Layout:
 
 
 def _corpus(path: str, quiet: bool = False) -> Corpus:
-    from workbench.retrieval.corpus import python_reference, read_corpus
+    from workbench.retrieval.corpus import open_corpus
 
-    corpus = python_reference() if path == "python-reference" else read_corpus(path)
+    corpus = open_corpus(path)
     if not quiet:
         for entry in corpus.rejected:
             typer.echo(f"left out {entry.id}: {entry.reason}", err=True)
@@ -66,8 +67,7 @@ def build(
     try:
         chunker = ChunkerSettings.model_validate({"kind": kind, "size": size, "overlap": overlap})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc'])) or 'chunker'}: {first['msg']}") from None
+        raise UsageError(first_fault(error, "chunker")) from None
     found = Index.build(_layout(), _corpus(corpus, as_json), IndexRecipe(chunker=chunker, embedder=embedder), name=name)
     if as_json:
         _print_json(describe(found))
@@ -148,8 +148,7 @@ def search(
     try:
         settings = SearchSettings.model_validate({"k": k, "mode": mode, "candidates": max(50, k)})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UsageError(first_fault(error)) from None
     hits = Index.open(_layout(), name).search(query, settings=settings, access=access or ())
     if as_json:
         _print_json([{"id": h.chunk.id, "score": h.score, "ranks": dict(h.ranks), "text": h.chunk.text} for h in hits])

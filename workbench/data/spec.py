@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import DataError, UsageError
+from workbench.validation import first_fault
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEFAULT_SPLITS = {"train": 0.4, "dev": 0.2, "test": 0.4}
@@ -101,7 +102,7 @@ class DatasetSpec(BaseModel):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(str(error), path=str(path), hint="Mend the file; it must be TOML") from None
         except ValidationError as error:
-            raise DataError(_first(error), path=str(path), hint="Mend or remove that key") from None
+            raise DataError(first_fault(error), path=str(path), hint="Mend or remove that key") from None
 
 
 def make_spec(**fields: Any) -> DatasetSpec:
@@ -113,7 +114,7 @@ def make_spec(**fields: Any) -> DatasetSpec:
     try:
         return DatasetSpec(**fields)
     except ValidationError as error:
-        raise UsageError(_first(error)) from None
+        raise UsageError(first_fault(error)) from None
 
 
 def columns(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -121,12 +122,6 @@ def columns(value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def _toml(value: Any) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import random
-import sys
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import surroundings
 from workbench.data.row import Row
 from workbench.errors import RunError, RunLockedError, UsageError
 from workbench.experiments import runner
+from workbench.experiments.origin import new_run_id, now, origin
 from workbench.experiments.records import RunManifest
 from workbench.experiments.run import Run, list_runs
 from workbench.experiments.scorers.base import PairScorer
@@ -205,12 +203,8 @@ class Experiment:
         snapshot(self.layout, self.dataset)
 
     def _new_run(self, models: dict[str, dict[str, str]], rule: EarlyStopping | None) -> Run:
-        at = runner.now()
-        run_id = (
-            f"{at[:19].replace('-', '').replace(':', '').replace('T', '-')}-{self.digest[7:13]}-{uuid.uuid4().hex[:4]}"
-        )
-        git = surroundings.git_state(self.layout.root)
-        book = surroundings.notebook(self.notebook)
+        at = now()
+        run_id = new_run_id(self.digest, at)
         manifest = RunManifest(
             run_id=run_id,
             experiment=self.name,
@@ -225,14 +219,9 @@ class Experiment:
             scorers=[_described(scorer) for scorer in self.scorers],
             primary=self.primary,
             models=models,
-            notebook=_relative(book.path, self.layout.root) if book else None,
-            notebook_digest=book.digest if book else None,
-            git_commit=git.commit if git else None,
-            git_dirty=git.dirty if git else None,
-            command=[Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
             started_at=at,
             early_stopping=rule,
-            environment=surroundings.environment(),
+            **origin(self.layout.root, self.notebook),
         )
         return Run(self.layout.runs / run_id, manifest)
 
@@ -247,8 +236,3 @@ def _described(scorer: Scorer) -> dict[str, Any]:
         "bounds": None if scorer.bounds is None else list(scorer.bounds),
         "config": scorer.config(),
     }
-
-
-def _relative(path: str, root: Path) -> str:
-    resolved = Path(path).resolve()
-    return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else resolved.name

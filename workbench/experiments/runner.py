@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,11 +11,12 @@ import polars as pl
 from workbench.data.row import Row
 from workbench.errors import OutOfMemoryError
 from workbench.events.journal import JournalWriter
+from workbench.experiments.origin import now, trace_id
 from workbench.experiments.records import CALL_KEY, Call, Score
 from workbench.experiments.run import Run, journal_entry, late_entry
 from workbench.experiments.scorers.base import PairScorer, ScoreInput, Scorer, ScoreValue
 from workbench.experiments.stopping import Watch
-from workbench.files import canonical_json, digest_bytes
+from workbench.files import canonical_json
 from workbench.models.asking import asking
 from workbench.models.engine import Completion, Engine
 from workbench.pipeline.pipeline import Answer, Pipeline
@@ -31,11 +30,6 @@ FLUSH_SECONDS = 0.5
 FLUSH_ROWS = 64
 
 Job = tuple[str, Row, int]
-
-
-def now() -> str:
-    """The time as ISO 8601 UTC, with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def execute(
@@ -270,14 +264,13 @@ def _call(run: Run, digests: tuple[str, str], job: Job, answer: Answer, at: str)
     variant, row, repeat = job
     manifest, completion = run.manifest, answer.completion
     model = manifest.models[variant]
-    trace = digest_bytes(f"{run.id}\n{variant}\n{row.id}\n{repeat}".encode())[7:39]
     return Call(
         run_id=run.id,
         experiment=manifest.experiment,
         variant=variant,
         row_id=row.id,
         repeat=repeat,
-        trace_id=uuid.UUID(trace).hex,
+        trace_id=trace_id(run.id, variant, row.id, repeat),
         tenant=None,
         notebook=manifest.notebook_digest,
         git_commit=manifest.git_commit,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from workbench.errors import NotFoundError, UsageError
+from workbench.errors import NotFoundError
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.scorers import scorer_from_config
 from workbench.experiments.starting_point import starting_point
@@ -16,6 +15,7 @@ from workbench.experiments.stopping import EarlyStopping
 from workbench.models.engine import Generation
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.steps import Step
+from workbench.validation import read_yaml
 from workbench.workspace import Layout
 
 
@@ -62,16 +62,7 @@ def read_spec(path: Path) -> ExperimentSpec:
     Raises:
         UsageError: no such file, not YAML, or a field that does not fit; names the file and the field.
     """
-    try:
-        return ExperimentSpec.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise UsageError(f"no experiment file {path}", hint="Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="Mend the file.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {place or 'the file'}: {first['msg']}", hint="Correct that field.") from None
+    return read_yaml(path, ExperimentSpec, "experiment file")
 
 
 def read_experiment(layout: Layout, path: Path) -> Experiment:

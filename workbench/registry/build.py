@@ -103,8 +103,7 @@ def index_files(layout: Layout, pipeline: Pipeline) -> dict[str, bytes]:
     """
     if pipeline.retrieval is None:
         return {}
-    folder = pipeline.retrieval.open(layout).folder
-    return {INDEX: (folder / "manifest.json").read_bytes(), CHUNKS: (folder / "chunks.parquet").read_bytes()}
+    return dict(zip((INDEX, CHUNKS), pipeline.retrieval.open(layout).files(), strict=True))
 
 
 def evaluated_pipeline(manifest: RunManifest, variant: str) -> Pipeline:

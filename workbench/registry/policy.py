@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from workbench.errors import DataError, NotFoundError
 from workbench.files import digest_json
+from workbench.validation import first_fault
 from workbench.workspace import Layout
 
 Minimum = Literal["better", "equivalent", "non_inferior", "none"]
@@ -128,9 +129,7 @@ class Policy(_Part):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"not TOML: {error}", path=str(path), hint="Mend the file.") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{place}: {first['msg']}", path=str(path), hint="Mend or remove that key.") from None
+            raise DataError(first_fault(error), path=str(path), hint="Mend or remove that key.") from None
 
 
 # What `policies/default.toml` says, for a workspace that has no such file.

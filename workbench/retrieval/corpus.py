@@ -16,6 +16,8 @@ from workbench.retrieval.types import PUBLIC, Document
 
 # More than any text that is meant to be read; what is larger is a log or an export.
 SIZE_LIMIT = 50_000_000
+# The corpus that every Python carries; see `python_reference`.
+STARTER = "python-reference"
 SHOWN = 20
 Access = str | Callable[[str], str]
 
@@ -240,4 +242,9 @@ def python_reference() -> Corpus:
         for topic, text in sorted(topics.items())
     ]
     kept, rejected = unique(documents)
-    return Corpus("python-reference", tuple(kept), tuple(rejected))
+    return Corpus(STARTER, tuple(kept), tuple(rejected))
+
+
+def open_corpus(name: str | Path) -> Corpus:
+    """The corpus that people name: `python-reference`, or a path; errors as in `read_corpus`."""
+    return python_reference() if str(name) == STARTER else read_corpus(name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from workbench.errors import require
+from workbench.files import publish_folder
 from workbench.retrieval.ranking import Array, Side, top
 from workbench.retrieval.recipe import HnswSettings, IndexRecipe
 
@@ -57,16 +55,7 @@ class Graph:
     def build(cls, folder: Path, vectors: Array, settings: HnswSettings) -> Graph:
         """Build into a temporary folder and publish it by rename; where another process was first, its graph is used."""
         if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            try:
-                _fill(temporary, vectors, settings)
-                os.rename(temporary, folder)
-            except OSError:
-                if not folder.exists():
-                    raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            publish_folder(folder, lambda temporary: _fill(temporary, vectors, settings))
         return cls(folder)
 
     def search(self, query: Array, count: int) -> Side:

@@ -8,30 +8,35 @@ missing or was built by other versions of the libraries.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workbench.errors import DataError, IntegrityError, NotFoundError
-from workbench.files import atomic_file, canonical_json, digest_bytes, digest_file, digest_json, short, write_atomic
+from workbench.files import canonical_json, digest_bytes, digest_file, digest_json, publish_folder, short, write_atomic
 from workbench.progress import progress as progress_bar
 from workbench.retrieval import dense
 from workbench.retrieval.chunking import chunk_corpus
 from workbench.retrieval.corpus import Corpus
 from workbench.retrieval.embedding import Embedder, cached_embedder
+from workbench.retrieval.index_files import (
+    CHUNKS,
+    COLUMNS,
+    MANIFEST,
+    IndexManifest,
+    list_folders,
+    pack,
+    read_manifest,
+    store,
+)
 from workbench.retrieval.ranking import Array, Side, rank
 from workbench.retrieval.recipe import IndexRecipe
-from workbench.retrieval.rerank import get_reranker
+from workbench.retrieval.rerank import reranked
 from workbench.retrieval.search_settings import SearchSettings
 from workbench.retrieval.sparse import SparseIndex
 from workbench.retrieval.types import PUBLIC, Chunk, Hit
@@ -39,42 +44,6 @@ from workbench.workspace import Layout
 
 if TYPE_CHECKING:
     from workbench.retrieval.dense import DenseChoice
-
-MANIFEST = "manifest.json"
-CHUNKS = "chunks.parquet"
-_COLUMNS = ("document", "number", "start", "end", "text", "title", "access", "metadata")
-
-
-class IndexManifest(BaseModel):
-    """What an index is, and what it was made from.
-
-    Attributes:
-        inputs: digest of recipe, corpus and embedder: by it a build finds that it was done before.
-        chunks_digest: of `chunks.parquet`, verified whenever the index is opened.
-        corpus_documents: digest of each document, by id.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format_version: Literal[1] = 1
-    name: str
-    inputs: str
-    recipe: IndexRecipe
-    corpus: str
-    corpus_digest: str
-    corpus_documents: dict[str, str]
-    embedder: str
-    embedder_digest: str
-    dimensions: int
-    documents: int
-    chunks: int
-    characters: int
-    rejected: dict[str, str]
-    chunks_digest: str
-
-    @property
-    def digest(self) -> str:
-        """What the index is known by: over everything but its name, which is only what people call it."""
-        return digest_json(self.model_dump(mode="json", exclude={"name"}))
 
 
 class Index:
@@ -121,28 +90,24 @@ class Index:
             raise DataError(f"the corpus {corpus.name} has no text to index", hint="Look at its rejected documents.")
         with progress_bar(len(chunks), f"Embedding {corpus.name}", show=show_progress) as bar:
             vectors = embedder.encode([chunk.text for chunk in chunks], progress=bar)
-        return publish(
-            layout,
-            chunks,
-            vectors,
-            lambda chunks_digest: IndexManifest(
-                name=name or corpus.name,
-                inputs=inputs,
-                recipe=recipe,
-                corpus=corpus.name,
-                corpus_digest=corpus.digest,
-                corpus_documents={document.id: document.digest for document in corpus.documents},
-                embedder=recipe.embedder,
-                embedder_digest=embedder.digest,
-                dimensions=vectors.shape[1],
-                documents=len(corpus.documents),
-                chunks=len(chunks),
-                characters=sum(len(document.text) for document in corpus.documents),
-                rejected={entry.id: entry.reason for entry in corpus.rejected},
-                chunks_digest=chunks_digest,
-            ),
-            embedder,
+        packed = pack(chunks, vectors)
+        manifest = IndexManifest(
+            name=name or corpus.name,
+            inputs=inputs,
+            recipe=recipe,
+            corpus=corpus.name,
+            corpus_digest=corpus.digest,
+            corpus_documents={document.id: document.digest for document in corpus.documents},
+            embedder=recipe.embedder,
+            embedder_digest=embedder.digest,
+            dimensions=vectors.shape[1],
+            documents=len(corpus.documents),
+            chunks=len(chunks),
+            characters=sum(len(document.text) for document in corpus.documents),
+            rejected={entry.id: entry.reason for entry in corpus.rejected},
+            chunks_digest=digest_bytes(packed),
         )
+        return cls(*store(layout, f"{manifest.model_dump_json(indent=1)}\n".encode(), packed), embedder)
 
     @classmethod
     def open(cls, layout: Layout, name: str, *, embedder: Embedder | None = None) -> Index:
@@ -185,7 +150,7 @@ class Index:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """One row a chunk, without its vector."""
-        return pl.read_parquet(self.folder / CHUNKS, columns=list(_COLUMNS), memory_map=False)
+        return pl.read_parquet(self.folder / CHUNKS, columns=list(COLUMNS), memory_map=False)
 
     @cached_property
     def chunks(self) -> list[Chunk]:
@@ -205,7 +170,7 @@ class Index:
         folder = self.folder / "derived" / f"bm25-{short(digest_json(settings.model_dump(mode='json')))}"
         if not folder.exists():
             built = SparseIndex.build(self.frame.get_column("text").to_list(), settings)
-            _publish(folder, built.save)
+            publish_folder(folder, built.save)
         return SparseIndex.load(folder)
 
     @cached_property
@@ -288,13 +253,9 @@ class Index:
             length=length,
         )
         hits = [Hit(self.chunks[found.place], found.score, found.ranks) for found in ranked]
-        if settings.reranker and hits:
-            rescored = get_reranker(settings.reranker).scores(query, [hit.chunk.text for hit in hits])
-            order = sorted(range(len(hits)), key=lambda place: (-rescored[place], place))
-            hits = [
-                Hit(hits[place].chunk, float(rescored[place]), {**hits[place].ranks, "fused": place + 1})
-                for place in order
-            ]
+        if settings.reranker:
+            order = reranked(settings.reranker, query, [hit.chunk.text for hit in hits])
+            hits = [Hit(hits[place].chunk, score, {**hits[place].ranks, "fused": place + 1}) for place, score in order]
         return hits[: settings.k]
 
     def dense_side(self, vector: Array, count: int, allowed: npt.NDArray[np.bool_] | None = None) -> Side:
@@ -316,6 +277,10 @@ class Index:
                 self._masks.clear()
             self._masks[key] = None if bool(readable.all()) else readable
         return self._masks[key]
+
+    def files(self) -> tuple[bytes, bytes]:
+        """Manifest and chunks, from which `unpack` makes the index elsewhere."""
+        return (self.folder / MANIFEST).read_bytes(), (self.folder / CHUNKS).read_bytes()
 
     def __str__(self) -> str:
         manifest = self.manifest
@@ -379,85 +344,21 @@ def diff_indexes(before: Index, after: Index) -> dict[str, Any]:
     }
 
 
-def publish(
-    layout: Layout, chunks: Sequence[Chunk], vectors: Array, make: Any, embedder: Embedder | None = None
-) -> Index:
-    """Write chunks and vectors into a temporary folder and rename it to its digest, complete or not at all.
-
-    Args:
-        make: from the digest of `chunks.parquet` to the manifest.
-    """
-    layout.built_indexes.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=layout.built_indexes))
-    try:
-        with atomic_file(temporary / CHUNKS) as file:
-            file.write(pack(chunks, vectors))
-        manifest: IndexManifest = make(digest_file(temporary / CHUNKS))
-        write_atomic(temporary / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-        folder = _folder(layout, manifest)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            # Another process has published the same bytes.
-            if not (folder / MANIFEST).exists():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Index(folder, manifest, embedder)
-
-
-def pack(chunks: Sequence[Chunk], vectors: Array) -> bytes:
-    """Chunks and vectors as Parquet; equal ones give equal bytes."""
-    import io
-
-    frame = pl.DataFrame(
-        {
-            "document": [chunk.document for chunk in chunks],
-            "number": [chunk.number for chunk in chunks],
-            "start": [chunk.start for chunk in chunks],
-            "end": [chunk.end for chunk in chunks],
-            "text": [chunk.text for chunk in chunks],
-            "title": [chunk.title for chunk in chunks],
-            "access": [chunk.access for chunk in chunks],
-            "metadata": [canonical_json(dict(chunk.metadata)).decode() for chunk in chunks],
-        }
-    ).with_columns(pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])))
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", compression_level=3, statistics=False, row_group_size=65_536)
-    return buffer.getvalue()
-
-
 def unpack(layout: Layout, manifest: bytes, chunks: bytes) -> Index:
-    """Publish an index that comes from elsewhere, such as an artifact.
+    """Publish an index that comes from elsewhere, such as an artifact: the inverse of `Index.files`.
 
     Raises:
         IntegrityError: the bytes are not those that the manifest names.
     """
-    found = _read(manifest, "the index")
-    if digest_bytes(chunks) != found.chunks_digest:
-        raise IntegrityError("the chunks are not those that the index names", hint="Verify the artifact.")
-    folder = _folder(layout, found)
-    if not (folder / MANIFEST).exists():
-        layout.built_indexes.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=layout.built_indexes))
-        try:
-            write_atomic(temporary / CHUNKS, chunks)
-            write_atomic(temporary / MANIFEST, manifest)
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / MANIFEST).exists():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return Index(folder, found)
+    return Index(*store(layout, manifest, chunks))
 
 
 def list_indexes(layout: Layout) -> list[Index]:
     """Every index that is built, the newest first."""
-    folders = layout.built_indexes.iterdir() if layout.built_indexes.is_dir() else []
-    found = [folder for folder in folders if not folder.name.startswith(".") and (folder / MANIFEST).is_file()]
-    found.sort(key=lambda folder: ((folder / MANIFEST).stat().st_mtime_ns, folder.name), reverse=True)
-    return [Index(folder, _read((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))) for folder in found]
+    return [
+        Index(folder, read_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST)))
+        for folder in list_folders(layout)
+    ]
 
 
 def find_index(layout: Layout, name: str) -> Index:
@@ -476,44 +377,3 @@ def find_index(layout: Layout, name: str) -> Index:
         what = f"{len(found)} indexes begin with {name!r}" if found else f"no index {name!r}"
         raise NotFoundError(what, hint="List them with: workbench index ls")
     return found[0]
-
-
-def _read(data: bytes, where: str) -> IndexManifest:
-    try:
-        return IndexManifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise IntegrityError(f"{where}: {place}: {first['msg']}", hint="Build the index again.") from None
-
-
-def _folder(layout: Layout, manifest: IndexManifest) -> Path:
-    # The name is part of the folder, so that one index may be called two things.
-    tail = digest_json([manifest.digest, manifest.name])[7:15]
-    return layout.built_indexes / f"{manifest.digest.removeprefix('sha256:')[:40]}-{tail}"
-
-
-def _publish(folder: Path, save: Any) -> None:
-    """Let `save(folder)` write into a temporary folder, and rename it; another process may be first."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        save(temporary)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def measure_latency(index: Index, queries: Sequence[str], settings: SearchSettings) -> list[float]:
-    """Seconds of each query, asked one by one after one to warm up."""
-    if queries:
-        index.search(queries[0], settings=settings)
-    seconds = []
-    for query in queries:
-        started = time.perf_counter()
-        index.search(query, settings=settings)
-        seconds.append(time.perf_counter() - started)
-    return seconds

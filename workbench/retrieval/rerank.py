@@ -42,6 +42,15 @@ def get_reranker(name: str) -> Reranker:
     return _made[name]
 
 
+def reranked(name: str, query: str, texts: Sequence[str]) -> list[tuple[int, float]]:
+    """Places of `texts` with the scores of the reranker called `name`, best first; ties keep their order."""
+    if not texts:
+        return []
+    scores = get_reranker(name).scores(query, texts)
+    order = sorted(range(len(texts)), key=lambda place: (-scores[place], place))
+    return [(place, float(scores[place])) for place in order]
+
+
 class CrossEncoderReranker:
     """A cross-encoder: reads query and text together, so it is slower and more exact than comparing vectors."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from workbench.retrieval.embedding import Embedder, cached_embedder, get_embedde
 from workbench.retrieval.index import Index
 from workbench.retrieval.ranking import Side, rank, top
 from workbench.retrieval.recipe import IndexRecipe
-from workbench.retrieval.rerank import get_reranker
+from workbench.retrieval.rerank import reranked
 from workbench.retrieval.types import Chunk, Question
 from workbench.tuning.space import Configuration
 from workbench.workspace import Layout
 
+# What is reported of every configuration; any of them may be what is maximized.
+MEASURES = ("ndcg_at_k", "recall_at_k", "mrr", "average_precision", "hit_at_k", "token_iou")
 # Most numbers in one product of questions and chunks: 256 MB.
 _PRODUCT = 64_000_000
 
@@ -58,9 +61,13 @@ class Evaluator:
     _queries: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
     _sides: dict[tuple[str, str, str], Side] = field(default_factory=dict)
 
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Text of each document, by id."""
+        return {document.id: document.text for document in self.corpus.documents}
+
     def index(self, recipe: IndexRecipe) -> Index:
         """The index of a recipe, built on first use."""
-        # What of a recipe only decides how fast a search is makes no other chunks.
         key = recipe.digest
         if key not in self._indexes:
             self._indexes[key] = Index.build(
@@ -92,7 +99,6 @@ class Evaluator:
         index, search = self.index(configuration.recipe), configuration.search
         sides = self._found(configuration, questions)
         vectors = index.vectors if search.mmr is not None else None
-        texts = {document.id: document.text for document in self.corpus.documents}
         found: list[Judged] = []
         for number, question in enumerate(questions):
             ranked = rank(
@@ -103,18 +109,17 @@ class Evaluator:
                 length=search.candidates if search.reranker else search.k,
             )
             chunks = [index.chunks[entry.place] for entry in ranked]
-            if search.reranker and chunks:
-                scores = get_reranker(search.reranker).scores(question.text, [chunk.text for chunk in chunks])
-                order = sorted(range(len(chunks)), key=lambda place: (-scores[place], place))
-                chunks = [chunks[place] for place in order]
+            if search.reranker:
+                places = reranked(search.reranker, question.text, [chunk.text for chunk in chunks])
+                chunks = [chunks[place] for place, _ in places]
             chunks = chunks[: search.k]
             question = settled(chunks, question)
-            known = all(span.document in texts for span in question.evidence)
+            known = all(span.document in self.texts for span in question.evidence)
             found.append(
                 Judged(
                     question,
                     tuple(chunks),
-                    metrics.measures(chunks, question, search.k, texts if question.evidence and known else None),
+                    metrics.measures(chunks, question, search.k, self.texts if question.evidence and known else None),
                 )
             )
             if progress is not None:

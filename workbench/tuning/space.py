@@ -6,15 +6,14 @@ import itertools
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from workbench.errors import UsageError
 from workbench.files import digest_json
 from workbench.retrieval.chunking import ChunkerSettings
 from workbench.retrieval.recipe import HnswSettings, IndexRecipe
 from workbench.retrieval.search_settings import Mode, SearchSettings
 from workbench.retrieval.sparse import SparseSettings
+from workbench.validation import read_yaml
 
 
 class Configuration(BaseModel):
@@ -111,13 +110,4 @@ def read_space(path: Path) -> TuneSpace:
     Raises:
         UsageError: no such file, not YAML, or a field that does not fit.
     """
-    try:
-        return TuneSpace.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise UsageError(f"no file {path}", hint="Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="Mend the file.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: {place or 'the file'}: {first['msg']}", hint="Correct that field.") from None
+    return read_yaml(path, TuneSpace)

@@ -7,37 +7,30 @@ statistics of every other run, corrected over the finalists.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import random
-import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from workbench import surroundings
-from workbench.errors import ModelError, UsageError
-from workbench.events.journal import JournalWriter
+from workbench.errors import UsageError
 from workbench.experiments.compare import compare
 from workbench.experiments.comparison import Comparison
 from workbench.experiments.decision import Decision
-from workbench.experiments.records import Call, RunManifest, Score
-from workbench.experiments.run import Run, journal_entry
-from workbench.experiments.runner import now
-from workbench.files import canonical_json, digest_json
+from workbench.experiments.run import Run
+from workbench.files import digest_json
 from workbench.pipeline.pipeline import Pipeline
-from workbench.pipeline.prompt import Prompt
-from workbench.pipeline.retrieval import Retrieval
 from workbench.progress import progress as progress_bar
-from workbench.retrieval import dense, metrics
-from workbench.retrieval.copies import settled, with_copies
+from workbench.retrieval import dense
+from workbench.retrieval.copies import with_copies
 from workbench.retrieval.index import Index, describe
+from workbench.retrieval.search_settings import SearchSettings
 from workbench.retrieval.types import Question
-from workbench.tuning.evaluate import Evaluator, Judged, mean
+from workbench.tuning.evaluate import MEASURES, Evaluator, Judged, mean
+from workbench.tuning.record import record
 from workbench.tuning.search import GRID, Strategy, search
 from workbench.tuning.space import Configuration, TuneSpace, default_space
 from workbench.workspace import Layout
@@ -45,24 +38,9 @@ from workbench.workspace import Layout
 if TYPE_CHECKING:
     from workbench.retrieval.corpus import Corpus
 
-MEASURES = ("ndcg_at_k", "recall_at_k", "mrr", "average_precision", "hit_at_k", "token_iou")
 # Questions that each configuration's latency is measured with.
 TIMED = 20
 EF_SEARCH = (50, 100, 200, 400)
-
-ANSWER_PROMPT = """\
----
-variables: [passages, question]
----
-## system
-Answer the question from the passages, in one or two sentences. Cite each passage you use by its number, like [1].
-If the passages do not hold the answer, say: The passages do not say.
-
-## user
-{{ passages }}
-
-Question: {{ question }}
-"""
 
 
 @dataclass(frozen=True)
@@ -290,11 +268,9 @@ def _trial(
     timed: Sequence[str],
     built: Mapping[str, float],
 ) -> Trial:
-    from workbench.retrieval.index import measure_latency
-
     index = evaluator.index(configuration.recipe)
     served = evaluator.served(configuration.recipe)
-    seconds = pl.Series(measure_latency(served, timed, configuration.search), dtype=pl.Float64) * 1000
+    seconds = pl.Series(_latency(served, timed, configuration.search), dtype=pl.Float64) * 1000
     return Trial(
         configuration,
         {name: mean(judged, name) for name in MEASURES},
@@ -306,9 +282,20 @@ def _trial(
     )
 
 
+def _latency(index: Index, queries: Sequence[str], settings: SearchSettings) -> list[float]:
+    """Seconds of each query, asked one by one after one to warm up."""
+    if queries:
+        index.search(queries[0], settings=settings)
+    seconds = []
+    for query in queries:
+        started = time.perf_counter()
+        index.search(query, settings=settings)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
 def _with_front(trials: Sequence[Trial], measure: str) -> tuple[Trial, ...]:
     """The trials, those on the Pareto front of the measure and the median latency marked."""
-    import dataclasses
 
     def beaten(trial: Trial) -> bool:
         mine, time_ = trial.values.get(measure) or 0.0, trial.p50_ms or 0.0
@@ -320,185 +307,3 @@ def _with_front(trials: Sequence[Trial], measure: str) -> tuple[Trial, ...]:
         )
 
     return tuple(dataclasses.replace(trial, pareto=not beaten(trial)) for trial in trials)
-
-
-def record(
-    layout: Layout,
-    evaluator: Evaluator,
-    configurations: Sequence[Configuration],
-    questions: Sequence[Question],
-    name: str,
-    pipeline: Pipeline | None,
-    measure: str,
-    show_progress: bool = True,
-) -> Run:
-    """A run whose variants are pipelines with these configurations, and whose calls are searches.
-
-    The first is the baseline. A call's `output` is the ids that were found, its latency that of the search.
-    """
-    pipeline = pipeline or Pipeline(model=layout.settings.model, prompt=Prompt.from_text(ANSWER_PROMPT))
-    indexes = [evaluator.served(configuration.recipe) for configuration in configurations]
-    variants = {
-        configuration.label: pipeline.with_(
-            retrieval=Retrieval(
-                index=index.digest,
-                query=pipeline.retrieval.query if pipeline.retrieval else "question",
-                search=configuration.search,
-            )
-        )
-        for configuration, index in zip(configurations, indexes, strict=True)
-    }
-    manifest = _manifest(layout, evaluator, name, variants, questions, measure)
-    run = Run(layout.runs / manifest.run_id, manifest)
-    texts = {document.id: document.text for document in evaluator.corpus.documents}
-    with run.lock(), progress_bar(len(variants) * len(questions), "Test questions", show=show_progress) as bar:
-        run.save_manifest()
-        with JournalWriter(run.journal) as journal:
-            done = 0
-            for (label, variant), index in zip(variants.items(), indexes, strict=True):
-                for question in questions:
-                    journal.append([_entry(run, label, variant, index, question, texts)])
-                    done += 1
-                    bar.update(done, label)
-                journal.flush()
-        run.forget_rows()
-        run.compact(now())
-    return run
-
-
-def _entry(
-    run: Run, label: str, pipeline: Pipeline, index: Index, question: Question, texts: Mapping[str, str]
-) -> dict[str, Any]:
-    assert pipeline.retrieval is not None
-    manifest = run.manifest
-    started = time.perf_counter()
-    hits = index.search(question.text, settings=pipeline.retrieval.search)
-    seconds = time.perf_counter() - started
-    chunks = [hit.chunk for hit in hits]
-    question = settled(chunks, question)
-    ids = json.dumps([chunk.id for chunk in chunks])
-    known = bool(question.evidence) and all(span.document in texts for span in question.evidence)
-    k = pipeline.retrieval.search.k
-    values = metrics.measures(chunks, question, k, texts if known else None)
-    target = {
-        "answer": question.answer,
-        "evidence": [[span.document, span.start, span.end] for span in question.evidence],
-        "documents": dict(question.documents),
-    }
-    call = Call(
-        run_id=run.id,
-        experiment=manifest.experiment,
-        variant=label,
-        row_id=question.id,
-        repeat=0,
-        trace_id=uuid.UUID(digest_json([run.id, label, question.id])[7:39]).hex,
-        tenant=None,
-        notebook=manifest.notebook_digest,
-        git_commit=manifest.git_commit,
-        pipeline_digest=pipeline.digest,
-        prompt_digest=pipeline.prompt.digest,
-        model=manifest.models[label]["name"],
-        model_digest=manifest.models[label]["digest"],
-        input=canonical_json({pipeline.retrieval.query: question.text}).decode(),
-        output=ids,
-        result=ids,
-        target=canonical_json(target).decode(),
-        group=None,
-        finish_reason=None,
-        error_kind=None,
-        error=None,
-        logprob=None,
-        cached=False,
-        tokens_in=0,
-        tokens_out=0,
-        queue_s=0.0,
-        ttft_s=seconds,
-        latency_s=seconds,
-        cost_usd=0.0,
-        started_at=now(),
-        passages=ids,
-    )
-    scores = [
-        Score(run.id, label, question.id, 0, entry["name"], entry["digest"], value, None, None)
-        for entry in manifest.scorers
-        for value in [seconds if entry["name"] == "latency" else values.get(entry["name"])]
-    ]
-    return journal_entry(call, scores)
-
-
-def _manifest(
-    layout: Layout,
-    evaluator: Evaluator,
-    name: str,
-    variants: Mapping[str, Pipeline],
-    questions: Sequence[Question],
-    measure: str,
-) -> RunManifest:
-    git, book = surroundings.git_state(layout.root), surroundings.notebook()
-    asked = [[question.id, question.text, question.answer] for question in questions]
-    names = [measure, *(other for other in MEASURES if other != measure)]
-    return RunManifest(
-        run_id=_run_id(name),
-        experiment=name,
-        experiment_digest=digest_json([name, {key: value.digest for key, value in variants.items()}, asked]),
-        dataset=f"questions on {evaluator.corpus.name}",
-        dataset_digest=digest_json([evaluator.corpus.digest, asked]),
-        split="test",
-        rows=len(questions),
-        repeats=1,
-        variants={key: value.model_dump(mode="json") for key, value in variants.items()},
-        pipeline_digests={key: value.digest for key, value in variants.items()},
-        scorers=[
-            *(
-                {
-                    **_described(other, "continuous", "max"),
-                    "bounds": [0.0, 1.0],
-                    # The decision is corrected over the finalists, not over other views of the same ranking.
-                    "family": "quality" if other == measure else "secondary",
-                }
-                for other in names
-            ),
-            {**_described("latency", "continuous", "min"), "bounds": None},
-        ],
-        primary=measure,
-        models={key: _model(value, layout) for key, value in variants.items()},
-        notebook=Path(book.path).name if book else None,
-        notebook_digest=book.digest if book else None,
-        git_commit=git.commit if git else None,
-        git_dirty=git.dirty if git else None,
-        command=[Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
-        started_at=now(),
-        environment=surroundings.environment(),
-    )
-
-
-def _described(name: str, kind: str, direction: str) -> dict[str, Any]:
-    config = {"type": "latency"} if name == "latency" else {"type": "retrieval", "measure": name}
-    return {
-        "name": name,
-        "digest": digest_json([config, 1]),
-        "kind": kind,
-        "direction": direction,
-        "on_error": "exclude",
-        "config": config,
-    }
-
-
-def _model(pipeline: Pipeline, layout: Layout) -> dict[str, str]:
-    """The answering model, which a search does not need: where it is not here, it is named without a digest."""
-    try:
-        return pipeline.engine(layout.settings).info.to_dict()
-    except ModelError:
-        return {
-            "name": pipeline.model,
-            "digest": "",
-            "provider": "",
-            "device": "",
-            "dtype": "",
-            "quantization": pipeline.generation.quantization,
-        }
-
-
-def _run_id(name: str) -> str:
-    at = now()[:19].replace("-", "").replace(":", "").replace("T", "-")
-    return f"{at}-{digest_json(name)[7:13]}-{uuid.uuid4().hex[:4]}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workbench.errors import WorkbenchError
+from workbench.errors import UsageError, WorkbenchError
 from workbench.experiments.starting_point import plain_prompt, starting_point
 from workbench.html import callout, escape, table
 from workbench.pipeline.prompt import Prompt
@@ -46,24 +46,28 @@ class Choices:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Choices:
-        """Choices from the arguments of a script, such as `--dataset mine --limit 20`.
+        """Choices from the arguments of a script, such as `--dataset mine --limit 20`; errors as in `from_arguments`."""
+        return from_arguments(cls(), arguments)
 
-        Raises:
-            WorkbenchError: an argument that is not known, or not a number where one is needed.
-        """
-        arguments = {name.replace("-", "_"): value for name, value in arguments.items()}
-        known = {name: type(value) for name, value in vars(cls()).items()}
-        if unknown := sorted(set(arguments) - set(known)):
-            raise WorkbenchError(
-                f"unknown argument --{unknown[0].replace('_', '-')}",
-                hint=f"Known: {', '.join('--' + name.replace('_', '-') for name in known)}",
-            )
-        try:
-            return replace(cls(), **{name: _converted(value, known[name]) for name, value in arguments.items()})
-        except ValueError as error:
-            raise WorkbenchError(
-                f"an argument does not fit: {error}", hint="Give a whole number, or true or false."
-            ) from None
+
+def from_arguments(defaults: Value, arguments: Mapping[str, Any]) -> Value:
+    """The dataclass `defaults` with what the arguments of a script say.
+
+    Raises:
+        UsageError: an argument that is not known, or that is no number, or neither true nor false, where one is needed.
+    """
+    arguments = {name.replace("-", "_"): value for name, value in arguments.items()}
+    known = {name: type(value) for name, value in vars(defaults).items()}
+    if unknown := sorted(set(arguments) - set(known)):
+        raise UsageError(
+            f"unknown argument --{unknown[0].replace('_', '-')}",
+            hint=f"Known: {', '.join('--' + name.replace('_', '-') for name in known)}",
+        )
+    try:
+        given = {name: _converted(value, known[name]) for name, value in arguments.items()}
+    except ValueError as error:
+        raise UsageError(f"an argument does not fit: {error}", hint="Give a whole number, or true or false.") from None
+    return replace(defaults, **given)  # type: ignore[type-var]
 
 
 def _converted(value: Any, kind: type[Any]) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UsageError
+from workbench.ui.lab import from_arguments
+from workbench.validation import first_fault
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from workbench.retrieval.types import Chunk, Document
     from workbench.tuning.space import TuneSpace
     from workbench.tuning.tune import TuneResult
-
-STARTER = "python-reference"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TuneChoices:
         limit: dev and test questions that are used, each; 0 means all.
     """
 
-    corpus: str = STARTER
+    corpus: str = "python-reference"
     questions: str = "python-reference-qa"
     kinds: str = "auto"
     sizes: str = "96,192,384"
@@ -39,25 +39,15 @@ class TuneChoices:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> TuneChoices:
-        """Choices from the arguments of a script, such as `--sizes 96,192 --limit 20`.
-
-        Raises:
-            UsageError: an argument that is not known, or not a number where one is needed.
-        """
-        known = {name: type(value) for name, value in vars(cls()).items()}
-        if unknown := sorted(set(arguments) - set(known)):
-            raise UsageError(f"unknown argument --{unknown[0]}", hint=f"Known: {', '.join(f'--{n}' for n in known)}")
-        try:
-            return replace(cls(), **{name: known[name](value) for name, value in arguments.items()})
-        except ValueError as error:
-            raise UsageError(f"an argument is not a number: {error}", hint="Give a whole number.") from None
+        """Choices from the arguments of a script, such as `--sizes 96,192 --limit 20`; errors as in `from_arguments`."""
+        return from_arguments(cls(), arguments)
 
 
 def read_corpus(choices: TuneChoices) -> Corpus:
     """The corpus that the choices name."""
-    from workbench.retrieval import corpus
+    from workbench.retrieval.corpus import open_corpus
 
-    return corpus.python_reference() if choices.corpus == STARTER else corpus.read_corpus(choices.corpus)
+    return open_corpus(choices.corpus)
 
 
 def space(choices: TuneChoices) -> TuneSpace:
@@ -77,9 +67,7 @@ def space(choices: TuneChoices) -> TuneSpace:
             {"chunkers": chunkers, "modes": words["modes"], "ks": [choices.k], "dense_weights": [0.5, 0.7]}
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{place}: {first['msg']}", hint="Correct that word.") from None
+        raise UsageError(first_fault(error), hint="Correct that word.") from None
 
 
 def run_tuning(workspace: Workspace, choices: TuneChoices, corpus: Corpus) -> TuneResult:

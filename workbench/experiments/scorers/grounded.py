@@ -8,13 +8,14 @@ judge or an NLI model takes its place with `register_support`.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import NotFoundError, UsageError
 from workbench.experiments.scorers.base import BaseScorer, Kind, OnError, ScoreInput, ScoreValue, as_text, brief
-from workbench.experiments.scorers.text import squad_tokens
+from workbench.experiments.scorers.text import check_pattern, squad_tokens
 
 DEFAULT_SUPPORT = "overlap"
 THRESHOLD = 0.6
@@ -78,10 +79,7 @@ class Abstention(BaseScorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise UsageError(f"the pattern {self.pattern!r} is no regular expression: {error}") from None
+        check_pattern(self.pattern)
 
     def measure(self, item: ScoreInput) -> ScoreValue:
         abstains = re.search(self.pattern, as_text(item.result), re.IGNORECASE) is not None
@@ -126,6 +124,25 @@ class Grounded(BaseScorer):
     def measure(self, item: ScoreInput) -> ScoreValue:
         return self.score_all([item])[0]
 
+    def score_all(self, items: Sequence[ScoreInput]) -> list[ScoreValue]:
+        """Every sentence of every answer against the passages it is held to, in one batch."""
+        scores = [self.unscored(item) for item in items]
+        claims = [self.claims(item) for item, score in zip(items, scores, strict=True) if score is None]
+        pairs = list(dict.fromkeys(pair for found in claims for pair in found))
+        supported = dict(zip(pairs, _support(self.support, pairs), strict=True)) if pairs else {}
+        return [
+            score if score is not None else self.value(item, supported)
+            for item, score in zip(items, scores, strict=True)
+        ]
+
+    @abstractmethod
+    def claims(self, item: ScoreInput) -> list[tuple[str, str]]:
+        """The pairs of sentence and passage whose support decides the score."""
+
+    @abstractmethod
+    def value(self, item: ScoreInput, supported: Mapping[tuple[str, str], float]) -> ScoreValue:
+        """The score, from how well each pair is supported."""
+
     def unscored(self, item: ScoreInput) -> ScoreValue | None:
         found = self.refusal(item)
         if found is not None:
@@ -140,25 +157,15 @@ class Groundedness(Grounded):
     type: ClassVar[str] = "groundedness"
     name: str = "groundedness"
 
-    def score_all(self, items: Sequence[ScoreInput]) -> list[ScoreValue]:
-        """Every sentence of every answer against every passage it was shown, in one batch."""
-        scores = [self.unscored(item) for item in items]
-        pairs: list[tuple[str, str]] = []
-        for item, score in zip(items, scores, strict=True):
-            if score is None:
-                said = [_CITATION.sub("", sentence) for sentence in sentences(as_text(item.result))]
-                pairs += [(sentence, text) for sentence in said for _, text in item.passages]
-        values = dict(zip(pairs, _support(self.support, pairs), strict=True)) if pairs else {}
-        return [
-            score if score is not None else self._value(item, values) for item, score in zip(items, scores, strict=True)
-        ]
+    def claims(self, item: ScoreInput) -> list[tuple[str, str]]:
+        return [(sentence, text) for sentence in _said(item) for _, text in item.passages]
 
-    def _value(self, item: ScoreInput, values: Mapping[tuple[str, str], float]) -> ScoreValue:
-        said = [_CITATION.sub("", sentence) for sentence in sentences(as_text(item.result))]
+    def value(self, item: ScoreInput, supported: Mapping[tuple[str, str], float]) -> ScoreValue:
+        said = _said(item)
         if not said:
             return ScoreValue(0.0, explanation="the answer is empty")
-        best = [max(values[sentence, text] for _, text in item.passages) for sentence in said]
-        loose = [sentence for sentence, value in zip(said, best, strict=True) if value < self.threshold]
+        best = [max(supported[sentence, text] for _, text in item.passages) for sentence in said]
+        loose = [sentence for sentence, support in zip(said, best, strict=True) if support < self.threshold]
         share = 1 - len(loose) / len(said)
         return ScoreValue(share, explanation=f"not supported: {brief(loose[0])}" if loose else None)
 
@@ -184,31 +191,15 @@ class Citations(Grounded):
     type: ClassVar[str] = "citations"
     name: str = "citations"
 
-    def score_all(self, items: Sequence[ScoreInput]) -> list[ScoreValue]:
-        """Every citation of every answer against the passage it names, in one batch."""
-        scores = [self.unscored(item) for item in items]
-        cited = [_cited(item) if score is None else [] for item, score in zip(items, scores, strict=True)]
-        pairs = [
-            (sentence, item.passages[number - 1][1])
-            for item, found in zip(items, cited, strict=True)
-            for sentence, number in found
-            if 1 <= number <= len(item.passages)
-        ]
-        values = dict(zip(pairs, _support(self.support, pairs), strict=True)) if pairs else {}
-        return [
-            score if score is not None else self._value(item, found, values)
-            for item, found, score in zip(items, cited, scores, strict=True)
-        ]
+    def claims(self, item: ScoreInput) -> list[tuple[str, str]]:
+        return [(sentence, text) for sentence, _, text in _cited(item) if text is not None]
 
-    def _value(
-        self, item: ScoreInput, found: Sequence[tuple[str, int]], values: Mapping[tuple[str, str], float]
-    ) -> ScoreValue:
+    def value(self, item: ScoreInput, supported: Mapping[tuple[str, str], float]) -> ScoreValue:
+        found = _cited(item)
         if not found:
             return ScoreValue(0.0, explanation="nothing is cited")
         wrong = [
-            number
-            for sentence, number in found
-            if not 1 <= number <= len(item.passages) or values[sentence, item.passages[number - 1][1]] < self.threshold
+            number for sentence, number, text in found if text is None or supported[sentence, text] < self.threshold
         ]
         share = 1 - len(wrong) / len(found)
         return ScoreValue(share, explanation=f"wrong: {', '.join(f'[{n}]' for n in wrong)}" if wrong else None)
@@ -228,10 +219,16 @@ def citations(
     return Citations(name=name, support=support, threshold=threshold, on_error=on_error)
 
 
-def _cited(item: ScoreInput) -> list[tuple[str, int]]:
-    """Each sentence that cites, without its citations, and the number of each passage it names."""
+def _said(item: ScoreInput) -> list[str]:
+    """The answer's sentences, without their citations."""
+    return [_CITATION.sub("", sentence) for sentence in sentences(as_text(item.result))]
+
+
+def _cited(item: ScoreInput) -> list[tuple[str, int, str | None]]:
+    """Each sentence that cites, without its citations; the number it names; that passage, None where there is none."""
+    texts = dict(enumerate((text for _, text in item.passages), 1))
     return [
-        (_CITATION.sub("", sentence), int(number))
+        (_CITATION.sub("", sentence), int(number), texts.get(int(number)))
         for sentence in sentences(as_text(item.result))
         for match in _CITATION.finditer(sentence)
         for number in match.group(1).split(",")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from workbench.errors import UsageError
 from workbench.experiments.scorers.base import OnError, ScoreInput, ScoreValue, brief
 from workbench.experiments.scorers.judge import (
-    MATERIAL,
+    CASE,
     REASONING_CHARACTERS,
     ModelScorer,
     ask,
@@ -33,23 +33,9 @@ Side = Literal["baseline", "variant", "tie"]
 LATER = "judged once both variants have answered"
 _WIN, _TIE, _LOSS = 1.0, 0.5, 0.0
 _PAIRWISE = (
-    """Compare two answers to one question by this rubric:
-
-{{ rubric }}
-
-"""
-    + MATERIAL
-    + """
-
-<question>
-{{ question }}
-</question>
-{%- if reference %}
-<reference>
-{{ reference }}
-</reference>
-{%- endif %}
-<first>
+    "Compare two answers to one question by this rubric:"
+    + CASE
+    + """<first>
 {{ first }}
 </first>
 <second>

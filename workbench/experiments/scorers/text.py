@@ -88,6 +88,18 @@ def normalized(*, name: str = "normalized", on_error: OnError = "fail") -> Norma
     return Normalized(name=name, on_error=on_error)
 
 
+def check_pattern(pattern: str) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        UsageError: it does not compile.
+    """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regex(BaseScorer):
     type: ClassVar[str] = "regex"
@@ -99,10 +111,7 @@ class Regex(BaseScorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise UsageError(f"the pattern {self.pattern!r} is no regular expression: {error}") from None
+        check_pattern(self.pattern)
 
     def measure(self, item: ScoreInput) -> ScoreValue:
         find = re.fullmatch if self.full else re.search
