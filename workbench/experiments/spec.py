@@ -84,7 +84,7 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
     variants = {}
     scorers = None
     for name, variant in spec.variants.items():
-        prompt = Prompt.from_file(_find(variant.prompt, path, layout))
+        prompt = Prompt.from_file(prompt_file(variant.prompt, path, layout))
         if variant.shots:
             prompt = prompt.with_examples(
                 dataset.split("train").sample(variant.shots, seed=variant.seed, stratify=True).rows()
@@ -110,10 +110,13 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
     )
 
 
-def _find(prompt: str, experiment: Path, layout: Layout) -> Path:
-    for folder in (experiment.parent, layout.root):
+def prompt_file(prompt: str, file: Path, layout: Layout) -> Path:
+    """A prompt file that `file` names, relative to it or to the workspace.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    for folder in (file.parent, layout.root):
         if (folder / prompt).is_file():
             return folder / prompt
-    raise NotFoundError(
-        f"{experiment}: no prompt file {prompt}", hint="Paths are relative to the file or the workspace."
-    )
+    raise NotFoundError(f"{file}: no prompt file {prompt}", hint="Paths are relative to the file or the workspace.")

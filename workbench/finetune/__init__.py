@@ -1,0 +1,1 @@
+"""Fine-tuning: LoRA adapters that become part of a pipeline, and must earn their place there."""
