@@ -11,6 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDERS = (
+    "adapters",
     "datasets/support-tickets",
     "datasets/python-reference-qa",
     "experiments",

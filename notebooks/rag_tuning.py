@@ -11,7 +11,7 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import lab, rag, rag_lab
+    from workbench.ui import lab, rag, rag_found, rag_lab, rag_modes
 
 
 @app.cell(hide_code=True)
@@ -20,7 +20,8 @@ def _():
     # Index tuning
 
     **Which way of cutting and searching a corpus finds the evidence, and is it better than the first one you would
-    try?** Configurations are chosen on the dev questions; the decision rests on test questions that chose nothing.
+    try?** Look at the chunks, tune, and click a configuration to see question by question what it finds. It is chosen
+    on the dev questions; the decision rests on test questions that chose nothing.
     """)
     return
 
@@ -31,105 +32,113 @@ def _():
     script = mo.app_meta().mode == "script"
     defaults = lab.safely(lambda: rag_lab.TuneChoices.from_arguments(mo.cli_args().to_dict()))
     mo.stop(not defaults, defaults)
-    corpus_path = mo.ui.text(defaults.corpus, label="Corpus")
-    questions = mo.ui.dropdown(ws.datasets(), value=defaults.questions, label="Questions")
-    kinds = mo.ui.text(defaults.kinds, label="Chunkers")
-    sizes = mo.ui.text(defaults.sizes, label="Sizes (tokens)")
-    modes = mo.ui.text(defaults.modes, label="Modes")
-    k = mo.ui.number(1, 50, value=defaults.k, label="Passages (k)")
-    limit = mo.ui.number(0, 10_000, value=defaults.limit, label="Questions a part (0: all)")
-    mo.hstack([corpus_path, questions, kinds, sizes, modes, k, limit], justify="start", wrap=True, gap=1.5)
-    return corpus_path, defaults, k, kinds, limit, modes, questions, script, sizes, ws
-
-
-@app.cell(hide_code=True)
-def _(corpus_path, defaults, k, kinds, limit, modes, questions, sizes):
-    choices = lab.replace(
-        defaults,
-        corpus=corpus_path.value,
-        questions=questions.value,
-        kinds=kinds.value,
-        sizes=sizes.value,
-        modes=modes.value,
-        k=k.value,
-        limit=limit.value,
+    _sets = lab.safely(lambda: rag_lab.question_sets(ws, defaults.questions))
+    mo.stop(not _sets, _sets)
+    corpus_path = mo.ui.text(defaults.corpus, label="Corpus (name, folder or .jsonl)")
+    settings = mo.ui.dictionary(
+        {
+            "questions": mo.ui.dropdown(_sets, value=defaults.questions, label="Questions"),
+            "kinds": mo.ui.multiselect(rag_lab.kinds(), value=rag_lab.words(defaults.kinds), label="Chunkers"),
+            "sizes": mo.ui.text(defaults.sizes, label="Chunk sizes (tokens)"),
+            "modes": mo.ui.multiselect(rag_lab.modes(), value=rag_lab.words(defaults.modes), label="Search"),
+            "k": mo.ui.number(start=1, value=defaults.k, label="Passages (k)"),
+            "limit": mo.ui.number(start=0, value=defaults.limit, label="Questions a part (0: all)"),
+        }
     )
-    corpus = lab.safely(lambda: rag_lab.read_corpus(choices))
-    mo.stop(not corpus, corpus)
-    _long = [found.id for found in corpus.documents if len(found.text) > 3000] or [corpus.documents[0].id]
-    document = mo.ui.dropdown([found.id for found in corpus.documents], value=_long[0], label="Document")
-    cut = mo.ui.dropdown(["auto", "fixed", "recursive", "markdown", "code"], value="auto", label="Chunker")
-    size = mo.ui.slider(32, 512, step=32, value=192, label="Tokens", show_value=True)
-    mo.vstack([mo.md("## Chunks on the text"), mo.hstack([document, cut, size], justify="start", gap=1.5)])
-    return choices, corpus, cut, document, size
+    mo.hstack([corpus_path, *settings.elements.values()], justify="start", wrap=True, gap=1.5)
+    return corpus_path, defaults, script, settings, ws
 
 
 @app.cell(hide_code=True)
-def _(corpus, cut, document, size):
-    shown = corpus.get(document.value)
-    lab.safely(lambda: rag.chunk_view(shown, rag_lab.chunks_of(shown, cut.value, size.value)))
+def _(corpus_path):
+    corpus = lab.safely(lambda: rag_lab.read_corpus(corpus_path.value))
+    mo.stop(not corpus, corpus)
+    return (corpus,)
+
+
+@app.cell(hide_code=True)
+def _(corpus, defaults, settings, ws):
+    plan = lab.safely(lambda: rag_lab.plan(ws, defaults.with_controls(settings.value), corpus))
+    evidence = plan.evidence() if plan else []
+    tune_button = mo.ui.run_button(label="Tune", kind="success", disabled=not plan)
+    mo.vstack([plan, tune_button])
+    return evidence, plan, tune_button
+
+
+@app.cell(hide_code=True)
+def _(corpus, evidence):
+    _ids = rag_lab.documents(corpus, evidence)
+    document = mo.ui.dropdown(_ids, value=_ids[0], label="Document", allow_select_none=False)
+    cut = mo.ui.dropdown(rag_lab.kinds(), value="auto", label="Chunker")
+    size = mo.ui.slider(32, 512, step=32, value=192, label="Tokens", show_value=True)
+    mo.vstack([mo.md("## Chunks on the text"), mo.hstack([document, cut, size], justify="start", wrap=True, gap=1.5)])
+    return cut, document, size
+
+
+@app.cell(hide_code=True)
+def _(corpus, cut, document, evidence, size):
+    with mo.status.spinner("Cutting the text"):
+        shown = corpus.get(document.value)
+        chunked = lab.safely(lambda: rag.chunk_view(shown, rag_lab.chunks_of(shown, cut.value, size.value), evidence))
+    chunked
     return
 
 
 @app.cell(hide_code=True)
-def _():
-    tune_button = mo.ui.run_button(
-        label="Tune", kind="success", tooltip="What was embedded before is not embedded again"
-    )
-    tune_button
-    return (tune_button,)
-
-
-@app.cell(hide_code=True)
-def _(choices, corpus, script, tune_button, ws):
-    mo.stop(not (tune_button.value or script), mo.md("Press **Tune** to search the space."))
-    result = lab.safely(lambda: rag_lab.run_tuning(ws, choices, corpus))
+def _(corpus, plan, script, tune_button, ws):
+    mo.stop(not plan or not (tune_button.value or script), mo.md("## Decision\nPress **Tune** to search the space."))
+    result = lab.safely(lambda: rag_lab.run_tuning(ws, plan))
     mo.stop(not result, result)
     print(result) if script else None
-    mo.vstack([mo.md("## Decision"), rag.decision(result)])
-    return (result,)
+    drill = rag_modes.Drill(ws, corpus, result, plan.part(plan.dev))
+    plot = mo.ui.altair_chart(rag.configurations_plot(result))
+    mo.vstack([mo.md("## Decision"), rag.decision(result), plot, mo.md("Click a point or a bar to look into it.")])
+    return drill, plot, result
 
 
 @app.cell(hide_code=True)
-def _(result):
-    mo.hstack([rag.pareto_plot(result, width=420), rag.measure_bars(result, width=300)], wrap=True, gap=2)
+def _(drill, plot, result):
+    found = lab.safely(lambda: drill.at(rag.picked_label(plot.selections, result)))
+    mo.stop(not found, found)
+    _row = found.place_of(drill.question)
+    table = mo.ui.table(found.frame, initial_selection=[_row], on_change=drill.remember, **rag_modes.TABLE)
+    _title = mo.md(f"## Question by question: {found.configuration.label}")
+    mo.vstack([_title, rag_found.mode_plot(found), mo.md(found.sentence), table])
+    return found, table
+
+
+@app.cell(hide_code=True)
+def _(found, table):
+    rag_found.question_view(found, rag_modes.picked_question(table.value))
     return
 
 
 @app.cell(hide_code=True)
-def _(result):
-    mo.accordion({"All configurations": result, "Test questions, every measure": result.comparison or "one variant"})
-    return
-
-
-@app.cell(hide_code=True)
-def _(result):
-    picked = mo.ui.dropdown(rag.test_questions(result), label="Question")
-    mo.vstack([mo.md("## Question by question"), rag.questions_table(result, limit=8), picked])
-    return (picked,)
-
-
-@app.cell(hide_code=True)
-def _(corpus, picked, result):
-    rag.drill_down(result, corpus, picked.value) if picked.value else mo.md("Pick a question to see what was found.")
-    return
-
-
-@app.cell(hide_code=True)
-def _(choices):
-    name = mo.ui.text(choices.questions, label="Name")
-    alias = mo.ui.text("staging", label="Alias")
-    promote_button = mo.ui.run_button(label="Promote the leader", kind="success")
-    mo.vstack([mo.md("## Promote"), mo.hstack([name, alias, promote_button], justify="start", align="end")])
-    return alias, name, promote_button
-
-
-@app.cell(hide_code=True)
-def _(alias, name, promote_button, result, ws):
-    mo.stop(not promote_button.value, mo.md("The gate says no where the leader did not win."))
-    lab.safely(
-        lambda: ws.promote(result.run, name.value, variant=result.leader, over=result.baseline, alias=alias.value)
+def _(plan, result):
+    _decided = {"Test questions that decided it": rag.decisive_questions(result)}
+    _every = {"Test questions, every measure": result.comparison or "Only one configuration was tested."}
+    _more = mo.accordion({"All configurations": result} | _decided | _every)
+    _tested = rag_lab.candidates(result)
+    promotion = mo.ui.dictionary(
+        {
+            "variant": mo.ui.dropdown(_tested, value=_tested[0], label="Configuration"),
+            "name": mo.ui.text(plan.corpus.name, label="Name"),
+            "alias": mo.ui.text("staging", label="Alias"),
+        }
     )
+    promote_button = mo.ui.run_button(label="Promote", kind="success")
+    _controls = mo.hstack([*promotion.elements.values(), promote_button], justify="start", align="end", wrap=True)
+    mo.vstack([_more, mo.md("## Promote"), _controls])
+    return promote_button, promotion
+
+
+@app.cell(hide_code=True)
+def _(promote_button, promotion, result, ws):
+    verdict = lab.safely(lambda: rag_lab.gate(ws, result, promotion.value["variant"]))
+    mo.stop(not promote_button.value, mo.accordion({"What the gate says": verdict}))
+    with mo.status.spinner("Promoting: the index is packed and read back"):
+        promoted = lab.safely(lambda: rag_lab.promote(ws, result, **promotion.value))
+    promoted
     return
 
 

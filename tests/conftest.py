@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.instant import InstantEngine
 from tests.workspaces import make_workspace
@@ -14,6 +15,10 @@ from workbench.models.engines import register_engine
 from workbench.models.store import STARTER, find_model, share_cores
 
 share_cores()
+
+# How long an example takes says what else the machine does.
+settings.register_profile("workbench", deadline=None)
+settings.load_profile("workbench")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import engine, harness, import_time, results, runner
+from benchmarks import engine, harness, import_time, results, runner, texts
 
 KEYS = {"name", "ours", "peer", "ratio", "goal", "met", "versions", "machine"}
-NOT_BENCHMARKS = {"__init__", "__main__", "harness"}
+NOT_BENCHMARKS = {"__init__", "__main__", "harness", "texts"}
 
 
 def measured(name: str, *arguments: str) -> dict[str, Any]:
@@ -194,6 +194,34 @@ def test_results_compares_what_the_peer_compares() -> None:
     assert {"reading", "comparing"} <= {part["name"] for part in found["parts"]}
     assert found["ratio"] == pytest.approx(found["peer"] / found["ours"])
     assert found["met"] == (found["ours"] < results.GOAL_S)
+
+
+@pytest.mark.slow
+def test_a_sweep_tunes_every_configuration_and_counts_the_loop_for_each() -> None:
+    found = measured("sweep", "--characters", "40000")
+    [alone] = found["parts"]
+    assert found["ours"] == alone["ours"]
+    [loop] = found["runs"].values()
+    assert found["peer"] == pytest.approx(16 * sum(loop))
+    assert found["notes"][0].startswith("48 configurations")
+
+
+@pytest.mark.slow
+def test_a_search_is_asked_of_both_and_chroma_must_find_the_nearest() -> None:
+    pytest.importorskip("chromadb")
+    found = measured("search", "--chunks", "400")
+    assert [part["name"] for part in found["parts"]] == ["400 chunks, dense", "400 chunks, sparse"]
+    assert any("with ef_search=" in note for note in found["notes"])
+    assert found["met"] == (found["ours"] <= found["peer"])
+
+
+def test_edited_texts_are_distinct_and_mostly_the_same() -> None:
+    given = ["the otter swims in a river of stones", "---", "a badger digs under the old oak tree"]
+    found = texts.edited(given, 12, seed=1)
+    assert found[:3] == given
+    assert len(set(found)) == 12
+    for copy in found[3:]:
+        assert any(len(set(copy.split()) & set(source.split())) >= 4 for source in given)
 
 
 def test_a_peer_that_finds_another_difference_is_an_error() -> None:

@@ -10,6 +10,8 @@ from workbench.html import callout, escape
 from workbench.workspace import Layout, use
 
 if TYPE_CHECKING:
+    from workbench.curation.settings import CurationSettings
+    from workbench.curation.write import Curation
     from workbench.data.dataset import Dataset
     from workbench.experiments.experiment import Experiment
     from workbench.experiments.run import Run
@@ -62,6 +64,27 @@ class Workspace:
         from workbench.data.store import open_dataset
 
         return open_dataset(self.layout, name)
+
+    def curate(
+        self, name: str, settings: CurationSettings | None = None, *, dry_run: bool = False, **changes: Any
+    ) -> Curation:
+        """Check the rows of a data set, leave out what the settings say, and report every row found.
+
+        Args:
+            dry_run: check and report only.
+            changes: single settings, such as `near_duplicates="drop"` or `cosine=0.9`.
+
+        Raises:
+            NotFoundError: there is no such data set.
+            UsageError: the settings, or the data set, do not allow it; says why.
+            DataError: a split would be left without rows.
+        """
+        from workbench.curation.settings import make_settings
+        from workbench.curation.write import curate
+        from workbench.ui.curation import html_report
+
+        given = settings.model_dump() if settings is not None else {}
+        return curate(self.layout, name, make_settings(**(given | changes)), dry_run=dry_run, render=html_report)
 
     def prompt(self, name: str) -> Prompt:
         """A prompt file of `prompts/` (`triage` or `prompts/triage.md`), or a saved one (`triage@3`).
@@ -127,6 +150,21 @@ class Workspace:
         from workbench.tuning.tune import tune
 
         return tune(self.layout, corpus, dev, test, space, **options)
+
+    def answers(self, run: Run, *, limit: int | None = None, **options: Any) -> Run:
+        """Let the finalists of a tuning answer its test questions, scored by `answer_scorers`.
+
+        Args:
+            run: the one that the tuning ended with (`result.run`).
+            limit: ask so many of the questions. options: as of `Experiment.run`.
+
+        Raises:
+            UsageError: the run is of no tuning.
+            NotFoundError, ModelError: an index or the model is not here.
+        """
+        from workbench.tuning.answers import answer_experiment
+
+        return answer_experiment(self.layout, run, limit=limit).run(**options)
 
     def runs(self) -> list[Run]:
         """Every run, the newest first."""

@@ -113,7 +113,7 @@ class GateRefused(WorkbenchError):
     exit_code = 100
 
     def __init__(self, reasons: list[str]) -> None:
-        super().__init__("the gate refused: " + "; ".join(reasons))
+        super().__init__("the gate refused: " + "; ".join(reason.rstrip(".") for reason in reasons))
         self.reasons = reasons
 
 

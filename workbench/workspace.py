@@ -46,11 +46,16 @@ class BlobsSettings(BaseModel):
 
 
 class CacheSettings(BaseModel):
-    """`[cache]`: answers that models gave, kept for the next time the same is asked; `responses = false` keeps none."""
+    """`[cache]`: answers that models gave, kept for the next time the same is asked; `responses = false` keeps none.
+
+    Attributes:
+        max_mb: of answers, and embeddings_mb: of vectors, from where on the oldest are dropped.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     responses: bool = True
     max_mb: int = Field(default=1024, ge=1)
+    embeddings_mb: int = Field(default=4096, ge=1)
 
 
 class ServerSettings(BaseModel):
@@ -218,12 +223,24 @@ class Layout:
         return self.root / self.settings.events.path / "runs"
 
     @property
+    def trainings(self) -> Path:
+        return self.root / self.settings.events.path / "trainings"
+
+    @property
     def blobs(self) -> Path:
         return self.root / self.settings.blobs.path
 
     @property
     def built_indexes(self) -> Path:
         return self.root / ".workbench" / "indexes"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / ".workbench" / "adapters"
+
+    @property
+    def finetunes(self) -> Path:
+        return self.root / ".workbench" / "finetunes"
 
     @property
     def responses(self) -> Path:

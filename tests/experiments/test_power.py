@@ -55,7 +55,7 @@ def test_rows_needed_agrees_with_statsmodels() -> None:
 
 
 @given(st.integers(20, 400), st.floats(0.02, 0.6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_smallest_difference_just_has_the_power(n: int, discordance: float) -> None:
     found = smallest_difference(n, "binary", discordance=discordance)
     assert found is not None

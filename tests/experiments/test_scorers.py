@@ -19,8 +19,8 @@ from workbench.errors import MissingExtraError, ModelError, UsageError
 from workbench.experiments import scorers
 from workbench.experiments.scorers import ScoreInput
 from workbench.experiments.scorers.base import same_json
+from workbench.experiments.scorers.forms import normalize
 from workbench.experiments.scorers.numbers import read_number
-from workbench.experiments.scorers.text import normalize
 from workbench.retrieval.embedding import close_embedders
 
 SCHEMA = {
@@ -94,6 +94,59 @@ def test_normalized(result: Any, target: Any, right: float) -> None:
 @given(st.text(max_size=30))
 def test_normalizing_twice_changes_nothing_more(text: str) -> None:
     assert normalize(normalize(text)) == normalize(text)
+
+
+@pytest.mark.parametrize(
+    ("made", "result", "right"),
+    [
+        (scorers.exact(field="answer"), "blue", 1.0),
+        (scorers.exact(field="answer"), " Blue", 0.0),
+        (scorers.exact(field="answer"), "blue [1, 2]", 0.0),
+        (scorers.exact(field="answer", ignore_citations=True), "blue [1, 2]", 1.0),
+        (scorers.exact(field="answer"), {"answer": "blue", "why": "sky"}, 1.0),
+        (scorers.normalized(field="answer"), "Blue.", 1.0),
+        (scorers.normalized(field="answer"), "the blue", 0.0),
+        (scorers.normalized(field="answer", form="squad"), "The Blue!", 1.0),
+        (scorers.normalized(field="answer", form="squad", ignore_citations=True), "The blue [1].", 1.0),
+        (scorers.contains(field="answer"), "It is blue.", 1.0),
+        (scorers.token_f1(field="answer"), "deep blue", 2 / 3),
+        (scorers.token_f1(field="answer", ignore_citations=True), "A blue [2].", 1.0),
+    ],
+)
+def test_a_text_is_compared_with_one_field_of_a_target_that_has_several(
+    made: scorers.Scorer, result: Any, right: float
+) -> None:
+    target = {"answer": "blue", "evidence": [{"document": "sky", "quote": "The sky is blue."}]}
+    assert value(made, result, target) == pytest.approx(right)
+    assert scorers.scorer_from_config(made.config()).digest == made.digest
+
+
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_a_question_without_an_answer_is_left_to_abstention(nothing: Any) -> None:
+    target = {"answer": nothing, "evidence": []}
+    for made in (scorers.exact, scorers.normalized, scorers.contains, scorers.token_f1):
+        scored = made(field="answer").score(item("I cannot answer that.", target))
+        assert (scored.value, scored.explanation) == (None, "the target has no answer")
+        # A call that failed is no answer either: neither right nor wrong.
+        assert made(field="answer").score(item(None, target, error_kind="engine")).value is None
+    assert value(scorers.exact(field="colour"), "blue", {"answer": "blue"}) is None
+
+
+def test_settings_that_are_not_used_leave_a_scorer_what_it_was() -> None:
+    assert scorers.exact().config() == {"type": "exact", "name": "exact", "on_error": "fail"}
+    assert scorers.normalized().config() == {"type": "normalized", "name": "normalized", "on_error": "fail"}
+    assert scorers.token_f1().config() == {"type": "token_f1", "name": "token_f1", "on_error": "fail"}
+    assert set(scorers.contains().config()) == {"type", "name", "on_error", "ignore_case", "match"}
+    assert scorers.normalized(form="squad").digest != scorers.normalized().digest
+    with pytest.raises(UsageError, match="form must be one of unicode, squad"):
+        scorers.normalized(form="soundex")  # type: ignore[arg-type]
+
+
+@given(st.text("ab the.,[1] ", max_size=20), st.text("ab the.,[1] ", max_size=20))
+def test_squads_exact_match_and_full_overlap_agree(result: str, target: str) -> None:
+    whole = value(scorers.token_f1(), result, target)
+    if value(scorers.normalized(form="squad"), result, target) == 1.0:
+        assert whole == 1.0
 
 
 def test_regex_needs_no_target_and_shows_what_matched() -> None:

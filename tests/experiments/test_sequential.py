@@ -127,7 +127,7 @@ def test_a_margin_is_kept_by_what_lies_on_it() -> None:
 
 
 @given(diffs_of, st.floats(-0.9, 0.9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_rows_does_not_change_the_last_value_and_the_sign_does_not_matter(
     diffs: list[float], mean: float
 ) -> None:
@@ -137,14 +137,14 @@ def test_the_order_of_rows_does_not_change_the_last_value_and_the_sign_does_not_
 
 
 @given(diffs_of)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_sample_mean_is_not_contradicted_by_all_rows_together(diffs: list[float]) -> None:
     mean = float(np.clip(np.mean(diffs), -0.999, 0.999))
     assert e_process(diffs, mean)[-1] <= 1e-9 or abs(np.mean(diffs)) > 0.999
 
 
 @given(diffs_of, st.floats(-0.99, 0.99), st.floats(-0.99, 0.99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_largest_log_value_is_convex_in_the_mean(diffs: list[float], one: float, two: float) -> None:
     """This is what makes the confidence sequence an interval."""
     first, middle, last = (e_process(diffs, mean).max() for mean in (one, (one + two) / 2, two))
@@ -152,7 +152,7 @@ def test_the_largest_log_value_is_convex_in_the_mean(diffs: list[float], one: fl
 
 
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=2, max_size=80), st.floats(-0.95, 0.95))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_interval_holds_the_means_that_no_look_rejected(diffs: list[float], mean: float) -> None:
     low, high = confidence_sequence(diffs)
     largest = e_process(diffs, mean).max()
@@ -163,7 +163,7 @@ def test_the_interval_holds_the_means_that_no_look_rejected(diffs: list[float], 
 
 
 @given(st.integers(0, 1000), st.floats(-0.2, 0.2))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_interval_only_shrinks(seed: int, difference: float) -> None:
     diffs = binary(1, 200, 0.4, difference, seed)[0]
     pairs = [confidence_sequence(diffs[:rows]) for rows in (0, 1, 10, 50, 51, 200)]

@@ -61,3 +61,17 @@ def test_a_plain_prompt_names_every_input() -> None:
 def test_no_target_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="names no target"):
         starting_point(make({}), "any")
+
+
+def test_an_answer_with_evidence_is_text_judged_by_what_was_shown() -> None:
+    evidence = [[{"document": "d", "quote": "q"}], []]
+    dataset = make({"answer": ["blue", None], "evidence": evidence})  # type: ignore[dict-item]
+    pipeline, scorers = starting_point(dataset, "any")
+    assert pipeline.response_schema is None
+    assert [scorer.name for scorer in scorers][:3] == ["token_f1", "exact_match", "evidence_recall"]
+    assert "one or two sentences" in pipeline.prompt.messages[0].content
+    assert label_values(dataset, "evidence") == ()
+
+
+def test_a_target_that_is_an_object_has_no_labels() -> None:
+    assert label_values(make({"span": [{"start": 1}, {"start": 2}]}), "span") == ()

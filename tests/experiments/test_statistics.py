@@ -37,7 +37,7 @@ def test_wilson_knows_nothing_without_rows() -> None:
 
 
 @given(counts, counts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_mcnemar_agrees_with_statsmodels(b: int, c: int) -> None:
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -51,7 +51,6 @@ def test_newcombe_gives_the_published_interval() -> None:
 
 
 @given(counts, counts, counts, counts)
-@settings(deadline=None)
 def test_newcombe_mirrors_and_contains_the_estimate(both: int, first: int, second: int, neither: int) -> None:
     low, high = newcombe_paired(both, first, second, neither)
     mirrored = newcombe_paired(both, second, first, neither)
@@ -148,7 +147,7 @@ def test_cluster_labels_must_fit() -> None:
 
 
 @given(st.lists(st.integers(-4, 4), min_size=2, max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_permutation_test_enumerates_all_signs(diffs: list[int]) -> None:
     """Against the definition: twice the smaller tail over all 2^n sign patterns."""
     moved = np.array([d for d in diffs if d], dtype=float)
@@ -159,7 +158,7 @@ def test_the_permutation_test_enumerates_all_signs(diffs: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=40), st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_permutation_test_of_wins_and_losses_is_mcnemar(wins: list[int], losses: int) -> None:
     """On ±1 differences flipping signs is tossing a coin for each: the exact McNemar test."""
     b = sum(win > 0 for win in wins[:10])
@@ -182,7 +181,7 @@ def test_ties_alone_are_no_evidence() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_holm_agrees_with_statsmodels(ps: list[float]) -> None:
     from statsmodels.stats.multitest import multipletests
 

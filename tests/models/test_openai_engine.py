@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +413,11 @@ def test_a_pipeline_sends_its_schema_and_parses_the_answer(make: Make) -> None:
 def test_choices_are_refused(make: Make) -> None:
     with serving(servers.ok()) as server, pytest.raises(ModelError, match="cannot rank choices"):
         list(make(server).generate(_requests("a", choices=("x", "y"))))
+
+
+def test_an_adapter_is_refused(make: Make) -> None:
+    with serving(servers.ok()) as server, pytest.raises(ModelError, match="takes no adapter"):
+        list(make(server).generate([replace(_requests("a")[0], adapter="sha256:" + "4" * 64)]))
 
 
 def _program(body: str, url: str) -> list[str]:

@@ -20,10 +20,10 @@ from workbench.models.transformers_engine import TransformersEngine
 TOKEN_BYTES = 2 * 2 * 2 * 4
 
 
-def prefix(*tokens: int) -> Prefix:
+def prefix(*tokens: int, adapter: str | None = None) -> Prefix:
     """A prefix whose tensors tell which tokens they belong to."""
     tensor = torch.tensor(tokens, dtype=torch.float32)[None, None, :, None].repeat(1, 1, 1, 2)
-    return Prefix(tokens, ((tensor.clone(), tensor.clone()), (tensor.clone(), tensor.clone())))
+    return Prefix(tokens, ((tensor.clone(), tensor.clone()), (tensor.clone(), tensor.clone())), adapter)
 
 
 def cache(tokens: int = 100, shortest: int = 1) -> PrefixCache:
@@ -137,6 +137,21 @@ def test_a_row_alone_shares_with_what_is_kept_and_with_the_row_before_it() -> No
     kept.put(prefix(1, 2, 3))
     assert kept.worthwhile([[1, 2, 3]]) == 0
     assert kept.worthwhile([[1, 2, 3, 9]]) == 3
+
+
+def test_the_same_tokens_under_another_adapter_are_another_prefix() -> None:
+    kept = cache(tokens=8)
+    kept.put(prefix(1, 2, 3))
+    assert kept.find([1, 2, 3], "a") is None
+    kept.put(prefix(1, 2, 3, 4, adapter="a"))
+    assert (length(kept.find([1, 2, 3, 4])), length(kept.find([1, 2, 3, 4], "a"))) == (3, 4)
+    assert kept.worthwhile([[1, 2, 3, 9], [1, 2, 3, 8]], "b") == 3
+    # They share one limit of memory.
+    kept.put(prefix(5, 5, adapter="b"))
+    assert kept.stats.bytes <= kept.limit_bytes
+    assert kept.find([1, 2, 3]) is None
+    lonely = cache(shortest=2)
+    assert [lonely.worthwhile([[7, 7, 7]], adapter) for adapter in (None, "a", "a", None)] == [0, 0, 2, 0]
 
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=8)

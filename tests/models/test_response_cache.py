@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,12 @@ def test_everything_that_decides_the_answer_is_in_the_key(cache: ResponseCache) 
     schema = Request(plain.messages, plain.generation, {"type": "object"}, plain.seed_key)
     repeat = Request(plain.messages, plain.generation, None, "0:1")
     other = Request((Message(role="system", content="one"),), plain.generation, None, plain.seed_key)
-    keys = {request_key(info, request) for request in (plain, warm, short, schema, repeat, other)}
+    adapted = replace(plain, adapter="sha256:" + "3" * 64)
+    keys = {request_key(info, request) for request in (plain, warm, short, schema, repeat, other, adapted)}
     moved = InstantEngine().info.__class__(**{**info.to_dict(), "digest": "sha256:" + "2" * 64})
-    assert len(keys | {request_key(moved, plain)}) == 7
+    assert len(keys | {request_key(moved, plain)}) == 8
+    # What was kept before there were adapters is still found.
+    assert request_key(info, plain) == "sha256:eb5e6978e4f322e26d567517ab4f7a49c679d5cb98824f1de1537614b1a4ae9c"
 
 
 def test_errors_are_not_kept(cache: ResponseCache) -> None:

@@ -121,6 +121,9 @@ def test_an_engine_is_kept_for_each_model_and_settings() -> None:
     assert get_engine("local:qwen2.5:7b", "none", slower) is not engine
     with pytest.raises(ModelError, match="cannot be told to quantize"):
         get_engine("local:m", "int8", settings)
+    adapted = Pipeline(model="local:m", adapter="sha256:" + "4" * 64, prompt=Prompt.from_text("{{ text }}"))
+    with pytest.raises(ModelError, match="local:m runs on a server, which cannot be given the adapter 444444444444"):
+        adapted.engine(settings)
 
 
 def test_a_registered_engine_goes_before_a_server() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.instant import InstantEngine
-from workbench.errors import PipelineError
+from workbench.errors import ModelError, PipelineError
 from workbench.models.engine import Generation
+from workbench.models.response_cache import CachedEngine, ResponseCache
 from workbench.pipeline.pipeline import Pipeline
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.steps import Labels, Python, Strip
 
 BASE = Pipeline(model="instant", prompt=Prompt.from_text("{{ text }}"))
+ADAPTER = "sha256:" + "4" * 64
 STEP = Python(name="shout", source="def postprocess(value):\n    return value.upper()\n")
 
 
@@ -27,6 +30,7 @@ STEP = Python(name="shout", source="def postprocess(value):\n    return value.up
         {"response_schema": {"type": "object"}},
         {"postprocess": (Strip(),)},
         {"model_digest": "sha256:" + "0" * 64},
+        {"adapter": "sha256:" + "0" * 64},
     ],
 )
 def test_whatever_decides_an_answer_changes_the_digest(change: dict[str, Any]) -> None:
@@ -38,6 +42,29 @@ def test_the_digest_is_known() -> None:
     assert BASE.digest == Pipeline.model_validate_json(BASE.model_dump_json()).digest
     with pytest.raises(PipelineError, match="has no temperature"):
         BASE.with_(temperature=1)
+
+
+def test_a_pipeline_without_an_adapter_has_the_digest_that_it_had_before_there_were_any() -> None:
+    assert BASE.digest == "sha256:c0e389098297a70daf66ec01c6fc4ea0aaa385d2877343f52ec919c507496edc"
+    adapted = BASE.with_(adapter=ADAPTER)
+    assert Pipeline.join(*adapted.split()) == adapted
+    assert adapted.with_(adapter=None).digest == BASE.digest
+    assert (BASE.request({"text": "a"}).adapter, adapted.request({"text": "a"}).adapter) == (None, ADAPTER)
+
+
+@pytest.mark.parametrize("adapter", ["triage", "sha256:123456", ""])
+def test_an_adapter_is_named_by_its_whole_digest(adapter: str) -> None:
+    with pytest.raises(PipelineError, match="is not the digest of an adapter"):
+        BASE.with_(adapter=adapter)
+
+
+def test_an_engine_that_takes_no_adapters_is_refused(instant: InstantEngine, tmp_path: Path) -> None:
+    adapted = BASE.with_(adapter=ADAPTER)
+    cached = CachedEngine(instant, ResponseCache(tmp_path / "responses.sqlite"))
+    for engine in (instant, cached):
+        with pytest.raises(ModelError, match=r"instant takes no adapter \(444444444444\)"):
+            list(adapted.answers(engine, [{"text": "a"}]))
+    assert instant.asked == 0
 
 
 def test_taken_apart_and_put_together_it_is_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workbench.data.row import Row
@@ -77,6 +77,7 @@ def test_a_diff_shows_what_changed_and_only_that() -> None:
 WORDS = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="{}#%"), min_size=1, max_size=30)
 
 
+@example(system="a", user="b", examples=[("c", "one\x85two")])
 @given(system=WORDS, user=WORDS, examples=st.lists(st.tuples(WORDS, st.text(max_size=40)), max_size=3))
 def test_the_text_form_reads_back_to_the_same_prompt(system: str, user: str, examples: list[tuple[str, str]]) -> None:
     prompt = Prompt(

@@ -90,7 +90,7 @@ def test_rollback_goes_back_one_move_at_a_time_and_then_refuses(three: Layout) -
 
 
 @given(moves=st.lists(st.sampled_from([1, 2, 3, None]), max_size=12))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_an_alias_behaves_like_a_stack_of_moves(
     moves: list[int | None], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -40,7 +40,7 @@ def test_the_folder_is_what_the_specification_says(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=200))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bytes_come_back_from_memory_and_from_a_file(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("oci")
     (folder / "file").write_bytes(data)

@@ -98,7 +98,7 @@ rulers = st.sampled_from(["characters", "estimate", "bytes", "pieces", "words"])
 @example(" " * 900 + "end", "recursive", "text", "pieces", 1, 0)
 @example("x" * 101 + "tokenize", "recursive", "text", "pieces", 1, 0)
 @example("word word " + "x" * 90 + "0:0", "recursive", "text", "words", 3, 2)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_chunks_are_in_order_exact_complete_and_small(
     text: str, kind: Kind, format: Format, unit: str, size: int, overlap: int
 ) -> None:

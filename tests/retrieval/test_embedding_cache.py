@@ -63,6 +63,23 @@ def test_everything_that_decides_a_vector_is_in_its_key(cache: EmbeddingCache) -
     assert len(keys | {vector_key("d", "passage", "u"), vector_key("d", "passage", "\ud800")}) == 5
 
 
+def test_the_settings_say_how_large_it_may_grow(tmp_path: Path) -> None:
+    (tmp_path / "workbench.toml").write_text("format_version = 1\n[cache]\nembeddings_mb = 1\n")
+    layout = api.open(tmp_path).layout
+    register_embedder("counting", lambda name: CountingEmbedder())
+    vectors = {f"key {number}": np.ones(1500, np.float32) for number in range(400)}
+    full = EmbeddingCache(layout.embeddings)
+    full.put(vectors)
+    assert len(full.get(list(vectors))) == 400
+    full.close()
+    embedder = cached_embedder(layout, "counting")
+    assert isinstance(embedder, CachedEmbedder)
+    kept = embedder.cache.get(list(vectors))
+    assert "key 0" not in kept
+    assert "key 399" in kept
+    embedder.cache.close()
+
+
 def test_nothing_to_embed(cache: EmbeddingCache) -> None:
     assert CachedEmbedder(CountingEmbedder(dimensions=5), cache).encode([]).shape == (0, 5)
 

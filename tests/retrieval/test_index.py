@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 
 from tests.retrieval.words_embedder import WordsEmbedder
 from workbench.errors import DataError, IntegrityError, NotFoundError
-from workbench.retrieval import dense
+from workbench.retrieval import dense, sparse
+from workbench.retrieval import index as index_module
 from workbench.retrieval.chunking import ChunkerSettings
 from workbench.retrieval.corpus import Corpus
+from workbench.retrieval.embedding import register_embedder
 from workbench.retrieval.embedding_cache import CachedEmbedder, EmbeddingCache
 from workbench.retrieval.index import Index, diff_indexes, list_indexes, unpack
 from workbench.retrieval.index_files import CHUNKS
@@ -110,6 +113,41 @@ def test_another_embedder_is_refused(layout: Layout, index: Index) -> None:
     assert opened.search("otter")
 
 
+def test_words_that_another_version_indexed_are_indexed_anew(
+    layout: Layout, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [hit.chunk.id for hit in index.search("sleeps in place7")]
+    [old] = (index.folder / "derived").glob("bm25-*")
+    (old / "sparse.json").write_text("{}")
+    monkeypatch.setattr(sparse, "FORMAT", sparse.FORMAT + 1)
+    again = Index.open(layout, index.digest, embedder=WordsEmbedder())
+    assert [hit.chunk.id for hit in again.search("sleeps in place7")] == found
+    assert len(list((index.folder / "derived").glob("bm25-*"))) == 2
+
+
+def test_a_build_tells_how_far_it_is(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, list[int]] = {}
+
+    class Told:
+        def __init__(self, title: str) -> None:
+            self.done = told.setdefault(title, [])
+
+        def update(self, done: int, note: str = "") -> None:
+            self.done.append(done)
+
+    @contextlib.contextmanager
+    def bar(total: int, title: str, *, show: bool = True) -> Iterator[Told]:
+        yield Told(title)
+        assert told[title][-1] == total
+
+    monkeypatch.setattr(index_module, "progress_bar", bar)
+    register_embedder("words", lambda name: WordsEmbedder())
+    recipe = RECIPE.model_copy(update={"embedder": "words"})
+    assert Index.build(layout, corpus(), recipe).manifest.documents == 24
+    assert list(told) == ["Chunking animals", "Embedding animals"]
+    assert told["Chunking animals"] == list(range(1, 25))
+
+
 def test_a_changed_byte_is_refused(layout: Layout, index: Index) -> None:
     path = index.folder / CHUNKS
     data = bytearray(path.read_bytes())
@@ -153,7 +191,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Index:
     return Index.build(Layout.find(folder), LABELLED, RECIPE, embedder=WordsEmbedder(), show_progress=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     query=st.sampled_from([*ANIMALS, "dish0", "place3", "", "???", "moon"]),
     access=st.sets(st.sampled_from(["staff", "vets", "nobody", "public"])),
@@ -199,6 +237,8 @@ def test_a_graph_finds_what_exact_search_finds_and_is_chosen_only_on_its_merits(
 ) -> None:
     pytest.importorskip("chromadb")
     monkeypatch.setattr(dense, "EXACT_BELOW", 10)
+    # However fast the others are.
+    monkeypatch.setattr(dense, "GRAPH_ABOVE_MS", 0.0)
     graph = IndexRecipe(chunker=RECIPE.chunker, ann="hnsw", hnsw=HnswSettings(ef_search=200))
     found = Index.build(layout, corpus(300), graph, embedder=WordsEmbedder(), show_progress=False)
     exact = Index.build(
@@ -219,6 +259,11 @@ def test_a_graph_finds_what_exact_search_finds_and_is_chosen_only_on_its_merits(
     merits = choice.recall >= dense.RECALL and choice.hnsw_ms < choice.exact_ms
     assert choice.chosen == ("hnsw" if merits else "exact")
     assert "recall@10" in choice.why
+    # Another ef_search is a copy of the graph that is there, and is obeyed.
+    folder = dense.graph_folder(auto.folder, HnswSettings(ef_search=400))
+    again = dense.Graph.build(folder, auto.vectors, HnswSettings(ef_search=400))
+    assert again._collection.configuration_json["hnsw"]["ef_search"] == 400
+    assert again.search(auto.vectors[0], 1).places.tolist() == [0]
 
 
 @pytest.mark.parametrize("query", ["", "???", "\n", "word " * 20_000, "x" * 100_000])

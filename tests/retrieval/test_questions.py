@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tests.retrieval.real_data import ROOT, real_data
 from workbench.data.dataset import Dataset
 from workbench.errors import DataError, NotFoundError, UsageError
-from workbench.retrieval.corpus import Corpus, python_reference, read_corpus
+from workbench.retrieval.corpus import Corpus, open_corpus, python_reference, read_corpus
 from workbench.retrieval.questions import (
     QuestionSet,
     load_questions,
     locate,
     read_beir_questions,
+    read_question_file,
     read_span_questions,
     read_squad,
 )
@@ -217,6 +218,22 @@ def test_squad_paragraphs_are_documents_and_impossible_questions_have_no_evidenc
     (tmp_path / "s.json").write_text('{"data": [{"title": "x"}]}')
     with pytest.raises(DataError, match="SQuAD"):
         read_squad(tmp_path / "s.json")
+
+
+def test_a_file_of_questions_is_known_by_its_suffix(tmp_path: Path) -> None:
+    asked = [{"id": "1", "question": "Who?", "answers": [{"text": "Bees", "answer_start": 0}]}]
+    article = {"title": "Bees", "paragraphs": [{"context": "Bees fly.", "qas": asked}]}
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"data": [article]}))
+    corpus = open_corpus(path)
+    assert [document.id for document in corpus] == ["Bees/000"]
+    assert [question.id for question in read_question_file(path, corpus)] == ["1"]
+    with pytest.raises(DataError, match=r"no document 'Bees/000'.*--corpus"):
+        read_question_file(path, CORPUS)
+    with pytest.raises(UsageError, match="no file of questions"):
+        read_question_file(tmp_path / "s.txt", corpus)
+    (tmp_path / "q.csv").write_text("question,references,corpus_id\na?,[],bees\n")
+    assert len(read_question_file(tmp_path / "q.csv", CORPUS)) == 1
 
 
 def test_xquad_has_every_answer_in_its_place() -> None:

@@ -1,4 +1,4 @@
-"""`workbench data`: import, list, show, compare and split data sets."""
+"""`workbench data`: import, list, show, compare, split and curate data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workbench.workspace import Layout
 if TYPE_CHECKING:
     from workbench.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Import, list, show, compare and split data sets.")
+app = typer.Typer(no_args_is_help=True, help="Import, list, show, compare, split and curate data sets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@VERSION or NAME@DIGEST.")]
@@ -168,6 +168,79 @@ def split_command(name: Reference, as_json: Json = False) -> None:
     for split, count in splits.items():
         table.add_row(escape(split), str(count), f"{count / len(dataset):.1%}")
     Console().print(table)
+
+
+@app.command("curate")
+def curate_command(
+    name: Annotated[str, typer.Argument(help="The name of a data set.")],
+    drop: Annotated[list[str] | None, typer.Option("--drop", help="A check that drops its rows (repeatable).")] = None,
+    flag: Annotated[list[str] | None, typer.Option("--flag", help="A check that only reports (repeatable).")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="A check to leave out (repeatable).")] = None,
+    pii: Annotated[
+        str | None, typer.Option("--pii", help="What to do with personal data: flag (default), mask, drop or skip.")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="The splits, first the one whose rows go first (repeatable); default: by name."),
+    ] = None,
+    jaccard: Annotated[
+        float | None, typer.Option("--jaccard", help="Shared words from which texts are near duplicates.")
+    ] = None,
+    cosine: Annotated[
+        float | None, typer.Option("--cosine", help="Cosine from which texts are near duplicates.")
+    ] = None,
+    embedder: Annotated[str | None, typer.Option("--embedder", help="Which embedder compares meanings.")] = None,
+    no_embedder: Annotated[bool, typer.Option("--no-embedder", help="Compare words only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find duplicates, leaks between splits, personal data, outliers and doubtful labels; keep the result as a version.
+
+    The checks: empty, personal-data, leakage, exact-duplicates, near-duplicates, length-outliers, label-noise,
+    class-balance. Exact duplicates within a split and leaks are dropped unless told otherwise, the rest is reported.
+    """
+    from workbench.api import Workspace
+    from workbench.curation.settings import make_settings
+    from workbench.errors import UsageError
+
+    if embedder is not None and no_embedder:
+        raise UsageError("--embedder and --no-embedder exclude one another")
+    options = {"personal_data": pii, "splits": split, "jaccard": jaccard, "cosine": cosine, "embedder": embedder}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if no_embedder:
+        given["embedder"] = None
+    settings = make_settings(drop or (), flag or (), skip or (), **given)
+    made = Workspace(Layout.find()).curate(name, settings, dry_run=dry_run)
+    report, versions = made.report, made.versions
+    if as_json:
+        shown = {
+            "name": name,
+            "before": report.before.model_dump(),
+            "after": report.after.model_dump(),
+            "versions": None if versions is None else {"before": versions[0], "after": versions[1]},
+            "counts": report.counts(),
+            "notes": [note.model_dump() for note in report.notes],
+            "report": str(made.folder / "report.json"),
+            "html": str(made.html),
+        }
+        _print_json(shown)
+        return
+    console = Console()
+    table = Table("check", "dropped", "masked", "flagged", "", title=escape(report.headline), title_justify="left")
+    for check, *numbers, note in report.table():
+        table.add_row(check, *map(str, numbers), escape(note))
+    console.print(table)
+    for part, rows in report.before.splits.items():
+        left = report.after.splits.get(part, 0)
+        console.print(f"{escape(part)}: {rows} rows" + (f" → {left}" if left != rows else ""), highlight=False)
+    if versions is None:
+        said = "Dry run: the data set is as it was."
+    elif not report.changed:
+        said = f"Nothing was changed: {name}@{versions[0]} stays as it is."
+    else:
+        said = f"{name} is now {name}@{versions[1]}; the rows before are kept as {name}@{versions[0]}."
+    console.print(escape(said), highlight=False)
+    console.print(f"Report: {escape(str(made.html))}", highlight=False, soft_wrap=True)
 
 
 def _summary(dataset: Dataset) -> dict[str, Any]:

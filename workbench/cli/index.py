@@ -1,4 +1,4 @@
-"""`workbench index`: build, tune, list, show, compare and search indexes."""
+"""`workbench index`: build, tune, answer, list, show, compare and search indexes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ index_app = typer.Typer(no_args_is_help=True, help="Indexes: build, tune, list, 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CorpusPath = Annotated[
-    str, typer.Option("--corpus", help="A folder, a .jsonl file, a BEIR folder, or python-reference.")
+    str, typer.Option("--corpus", help="A folder, a .jsonl file, a BEIR folder, SQuAD's .json, or python-reference.")
 ]
 Reference = Annotated[str, typer.Argument(help="An index by name, or a beginning of its digest.")]
 
@@ -163,7 +163,10 @@ def search(
 @index_app.command("tune")
 def tune(
     corpus: CorpusPath,
-    questions: Annotated[str | None, typer.Option(help="A data set of questions with evidence.")] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(help="A data set of questions with evidence, SQuAD's .json, or a .csv with places of evidence."),
+    ] = None,
     queries: Annotated[Path | None, typer.Option(help="BEIR: queries.jsonl.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="BEIR: the judgements, a .tsv file.")] = None,
     space: Annotated[Path | None, typer.Option(help="The space to search, in YAML; a first sweep by default.")] = None,
@@ -196,22 +199,57 @@ def tune(
         _print_json(result.to_json())
         return
     typer.echo(str(result))
-    typer.echo(f"run {result.run.id}; workbench compare {result.run.id} shows every measure")
+    typer.echo(
+        f"run {result.run.id}; workbench compare {result.run.id} shows every measure, "
+        f"workbench index answer {result.run.id} lets the finalists answer"
+    )
+
+
+@index_app.command("answer")
+def answer(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A tuning's run: its id, or a unique beginning of it.")],
+    limit: Annotated[int | None, typer.Option(help="Ask so many of the test questions.")] = None,
+    stop_early: Annotated[bool, typer.Option("--stop-early", help="Stop when the decision is certain.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let the finalists of a tuning answer its test questions, and compare the answers; goes on where it stopped."""
+    from workbench.experiments.run import open_run
+    from workbench.tuning.answers import answer_experiment
+
+    layout = _layout()
+    experiment = answer_experiment(layout, open_run(layout, run), limit=limit)
+    answered = experiment.run(stop_early=stop_early, show_progress=not as_json)
+    comparison = answered.compare() if len(experiment.variants) > 1 else None
+    if as_json:
+        summary = answered.summary().to_dicts()
+        shown = comparison.to_json() if comparison else None
+        _print_json({"run_id": answered.id, "failed": answered.failed, "summary": summary, "comparison": shown})
+        return
+    typer.echo(f"run {answered.id}: {len(answered.calls())} calls, {answered.failed} failed")
+    if comparison is None:
+        Console().print(answered.summary())
+    else:
+        typer.echo(str(comparison))
 
 
 def _questions(
     layout: Layout, corpus: Corpus, name: str | None, queries: Path | None, qrels: Path | None
 ) -> tuple[list[Question], list[Question]]:
     """The dev and the test questions."""
-    from workbench.retrieval.questions import load_questions, read_beir_questions
+    from workbench.retrieval.questions import load_questions, read_beir_questions, read_question_file
     from workbench.tuning.tune import halves
 
-    if name is not None:
+    if name is not None and "@" not in name and Path(name).suffix.lower() in (".csv", ".json"):
+        parts = [read_question_file(name, corpus)]
+    elif name is not None:
         parts = [load_questions(layout, corpus, name, split=split) for split in ("dev", "test")]
-        for part in parts:
-            for entry in part.missing:
-                typer.echo(f"left out {entry.question}: {entry.reason}", err=True)
-        return list(parts[0].questions), list(parts[1].questions)
-    if queries is None or qrels is None:
+    elif queries is not None and qrels is not None:
+        parts = [read_beir_questions(queries, qrels, corpus)]
+    else:
         raise UsageError("no questions given", hint="Give --questions NAME, or --queries FILE and --qrels FILE.")
-    return halves(read_beir_questions(queries, qrels, corpus).questions)
+    for part in parts:
+        for entry in part.missing:
+            typer.echo(f"left out {entry.question}: {entry.reason}", err=True)
+    if len(parts) == 1:
+        return halves(parts[0].questions)
+    return list(parts[0].questions), list(parts[1].questions)

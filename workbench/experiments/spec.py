@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from workbench.errors import NotFoundError
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.scorers import scorer_from_config
+from workbench.experiments.spec_retrieval import RetrievalSpec
 from workbench.experiments.starting_point import starting_point
 from workbench.experiments.stopping import EarlyStopping
+from workbench.models.adapters import find_adapter
 from workbench.models.engine import Generation
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.steps import Step
@@ -24,16 +26,20 @@ class VariantSpec(BaseModel):
 
     Attributes:
         prompt: a prompt file, relative to the experiment file or to the workspace.
+        adapter: name (the newest of that name) or digest of an adapter that answers with the model.
         shots: few-shot examples sampled from the data set's train split, in turn from each target; 0 keeps the prompt's own.
         seed: of that sampling.
+        retrieval: an index whose passages the prompt shows as `{{ passages }}`.
         response_schema, postprocess: in place of those that follow from the data set's targets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     prompt: str
     model: str | None = None
+    adapter: str | None = None
     shots: int = Field(default=0, ge=0)
     seed: int = 0
+    retrieval: RetrievalSpec | None = None
     generation: Generation | None = None
     response_schema: dict[str, Any] | None = None
     postprocess: tuple[Step, ...] | None = None
@@ -74,7 +80,7 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
     """The experiment of a spec whose paths are relative to `path` or to the workspace.
 
     Raises:
-        NotFoundError: no such data set, split or prompt.
+        NotFoundError: no such data set, split, prompt, adapter or index.
         UsageError: settings that do not fit together.
     """
     from workbench.data.store import open_dataset
@@ -90,11 +96,15 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
                 dataset.split("train").sample(variant.shots, seed=variant.seed, stratify=True).rows()
             )
         pipeline, suggested = starting_point(dataset, variant.model or layout.settings.model, prompt)
-        given = {
+        given: dict[str, Any] = {
             field: value
             for field in ("generation", "response_schema", "postprocess")
             if (value := getattr(variant, field)) is not None
         }
+        if variant.adapter is not None:
+            given["adapter"] = _adapter(layout, variant.adapter, f"{path}: variants.{name}.adapter")
+        if variant.retrieval is not None:
+            given["retrieval"] = variant.retrieval.find(layout, f"{path}: variants.{name}.retrieval")
         variants[name] = pipeline.with_(**given) if given else pipeline
         scorers = scorers or suggested
     if spec.scorers is not None:
@@ -108,6 +118,13 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
         repeats=spec.repeats,
         primary=spec.primary,
     )
+
+
+def _adapter(layout: Layout, name: str, where: str) -> str:
+    try:
+        return find_adapter(layout, name).digest
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: {error.message}", hint=error.hint) from None
 
 
 def prompt_file(prompt: str, file: Path, layout: Layout) -> Path:

@@ -12,6 +12,7 @@ from workbench.files import write_atomic
 from workbench.workspace import SETTINGS_FILE, read_settings
 
 FOLDERS = (
+    "adapters",
     "datasets/support-tickets",
     "datasets/python-reference-qa",
     "experiments",

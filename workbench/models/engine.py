@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from workbench.errors import ModelError
+from workbench.files import short
+
 if TYPE_CHECKING:
     from workbench.models.budget import Budget
 
@@ -85,12 +88,18 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to an engine. `seed_key` (row id and repeat) makes sampling independent of order."""
+    """One question to an engine.
+
+    Attributes:
+        seed_key: row id and repeat, which make sampling independent of order.
+        adapter: digest of the adapter that answers with the model; None is the model alone.
+    """
 
     messages: tuple[Message, ...]
     generation: Generation = field(default_factory=Generation)
     response_schema: dict[str, Any] | None = None
     seed_key: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,3 +159,19 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds. It may be called twice."""
         ...
+
+
+def check_adapter(engine: Engine, adapter: str) -> None:
+    """Refuse an adapter that `engine` would not answer with. An engine that takes adapters has a `check_adapter`.
+
+    Raises:
+        ModelError: the engine takes none, or not this one.
+        NotFoundError: there is no such adapter here.
+    """
+    check = getattr(engine, "check_adapter", None)
+    if check is None:
+        raise ModelError(
+            f"{engine.info.name} takes no adapter ({short(adapter)}): only models that run in this process do",
+            hint="Use the model that it was trained on, or leave the adapter out.",
+        )
+    check(adapter)

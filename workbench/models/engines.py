@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from workbench.errors import ModelError
+from workbench.files import short
 from workbench.models.engine import Engine, Quantization
 from workbench.workspace import SERVER_NAME, ServerSettings, Settings, current_settings
 
@@ -22,15 +23,18 @@ def register_engine(name: str, factory: Callable[[str, Quantization], Engine]) -
             _loaded.pop(key).close()
 
 
-def get_engine(name: str, quantization: Quantization = "none", settings: Settings | None = None) -> Engine:
+def get_engine(
+    name: str, quantization: Quantization = "none", settings: Settings | None = None, *, adapter: str | None = None
+) -> Engine:
     """The engine for a model, loaded on first use and kept.
 
     Args:
         name: `SERVER:MODEL` for a model of a server in `settings`; else what `find_model` knows.
         settings: None takes those of the workspace last opened in this process, else of the nearest one.
+        adapter: digest of one that is going to be asked for; a model holds several, so it decides nothing else.
 
     Raises:
-        ModelError: no such model or server here; the hint says what to do.
+        ModelError: no such model or server here, or a server is to use an adapter; the hint says what to do.
     """
     with _lock:
         prefix, colon, model = name.partition(":")
@@ -44,6 +48,11 @@ def get_engine(name: str, quantization: Quantization = "none", settings: Setting
             raise ModelError(
                 f"{name} runs on a server, which cannot be told to quantize it",
                 hint="Leave generation.quantization at none.",
+            )
+        if adapter is not None:
+            raise ModelError(
+                f"{name} runs on a server, which cannot be given the adapter {short(adapter)}",
+                hint="Use the model that it was trained on, or leave the adapter out.",
             )
         key = (name, "none", server)
         if key not in _loaded:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from workbench.errors import ModelError
 from workbench.files import digest_json
 from workbench.models.budget import Budget
-from workbench.models.engine import Completion, Message, ModelInfo, Request
+from workbench.models.engine import Completion, Message, ModelInfo, Request, check_adapter
 from workbench.models.limiter import Gate, RateLimitedError
 from workbench.models.openai_job import Job, OverBudgetError
 from workbench.models.openai_sender import Sender
@@ -102,7 +102,7 @@ class OpenAIEngine:
 
         Raises:
             ModelError: the server refuses the key, the engine was closed, a budget is given though the price is not
-                known, or `choices` are to be ranked.
+                known, `choices` are to be ranked, or an adapter is to answer.
         """
         self._sender.check_open()
         if budget is not None and self._price is None:
@@ -115,6 +115,8 @@ class OpenAIEngine:
                 f"{self._info.name} cannot rank choices: servers do not tell the probability of a given text",
                 hint="Use a response_schema with an enum.",
             )
+        for adapter in {request.adapter for request in requests} - {None}:
+            check_adapter(self, str(adapter))
         if not requests:
             return
         job = Job(requests, self._sender.read_key(), budget, ahead=max(FEWEST_AHEAD, 4 * self._settings.concurrency))

@@ -7,8 +7,8 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import UsageError
 
@@ -20,6 +20,9 @@ DEFAULT_LIMIT_MB = 512.0
 # Prefixes shorter than this cost more to copy than to compute again.
 MIN_PREFIX = 16
 
+# An adapter, None for the model alone, and tokens.
+_Key: TypeAlias = tuple[str | None, tuple[int, ...]]
+
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
@@ -28,10 +31,12 @@ class Prefix:
     Attributes:
         tokens: the tokens, from the first of the prompt on.
         layers: keys and values of each layer, each of shape (1, heads, tokens, width).
+        adapter: what computed them with the model; None is the model alone.
     """
 
     tokens: tuple[int, ...]
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    adapter: str | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -46,11 +51,12 @@ class Prefix:
         """Its first `length` tokens, as views."""
         if length == len(self):
             return self
-        return Prefix(self.tokens[:length], tuple((k[:, :, :length], v[:, :, :length]) for k, v in self.layers))
+        layers = tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers)
+        return replace(self, tokens=self.tokens[:length], layers=layers)
 
     def compact(self) -> Prefix:
         """The same with tensors that hold nothing else; those that do already are not copied."""
-        return Prefix(self.tokens, tuple((_compact(keys), _compact(values)) for keys, values in self.layers))
+        return replace(self, layers=tuple((_compact(keys), _compact(values)) for keys, values in self.layers))
 
 
 def model_cache(prefix: Prefix | None, rows: int, *, room: int = 0) -> Any:
@@ -75,11 +81,15 @@ def model_cache(prefix: Prefix | None, rows: int, *, room: int = 0) -> Any:
     return cache
 
 
-def compute_prefix(model: Any, cache: PrefixCache, tokens: Sequence[int]) -> Prefix:
-    """What the model computes of `tokens`, from the longest prefix in `cache` on; the result is kept there."""
+def compute_prefix(model: Any, cache: PrefixCache, tokens: Sequence[int], adapter: str | None = None) -> Prefix:
+    """What the model computes of `tokens`, from the longest prefix in `cache` on; the result is kept there.
+
+    Args:
+        adapter: the one that is switched on in `model`.
+    """
     import torch
 
-    known = cache.find(tokens)
+    known = cache.find(tokens, adapter)
     start = len(known) if known else 0
     if known and start == len(tokens):
         return known
@@ -93,7 +103,7 @@ def compute_prefix(model: Any, cache: PrefixCache, tokens: Sequence[int]) -> Pre
             use_cache=True,
             logits_to_keep=1,
         )
-    prefix = Prefix(tuple(tokens), tuple((layer.keys, layer.values) for layer in computed.layers))
+    prefix = Prefix(tuple(tokens), tuple((layer.keys, layer.values) for layer in computed.layers), adapter)
     cache.put(prefix)
     return prefix
 
@@ -122,6 +132,8 @@ class PrefixStats:
 class PrefixCache:
     """The prefixes that were used last, as many as fit. Safe to use from several threads.
 
+    What an adapter has computed is found only for that adapter; the limit of memory holds for all together.
+
     Args:
         limit_bytes: the most memory that kept prefixes take; 0 keeps none.
         shortest: shared beginnings of fewer tokens are not worth the copy and count as none.
@@ -130,12 +142,12 @@ class PrefixCache:
     def __init__(self, limit_bytes: int, *, shortest: int = MIN_PREFIX) -> None:
         self.limit_bytes = limit_bytes
         self.shortest = shortest
-        self._entries: OrderedDict[tuple[int, ...], tuple[Prefix, int]] = OrderedDict()
+        self._entries: OrderedDict[_Key, tuple[Prefix, int]] = OrderedDict()
         self._bytes = 0
         self._hits = 0
         self._misses = 0
         self._reused = 0
-        self._last_alone: tuple[int, ...] = ()
+        self._last_alone: _Key = (None, ())
         self._lock = threading.Lock()
 
     @property
@@ -145,7 +157,7 @@ class PrefixCache:
                 len(self._entries), self._bytes, self.limit_bytes, self._hits, self._misses, self._reused
             )
 
-    def worthwhile(self, rows: Sequence[list[int]]) -> int:
+    def worthwhile(self, rows: Sequence[list[int]], adapter: str | None = None) -> int:
         """How many tokens at the beginning of all rows a prefix should cover: 0, or at least `shortest`.
 
         That is what several rows share, leaving each at least one token. A row that comes alone shares with the prefixes
@@ -155,18 +167,19 @@ class PrefixCache:
             return 0
         shared = min(shared_length(min(rows), max(rows)), min(len(row) for row in rows) - 1)
         with self._lock:
-            kept = self._best(tuple(rows[0][:shared]))[0]
+            kept = self._best((adapter, tuple(rows[0][:shared])))[0]
             if len(rows) == 1:
-                again = min(shared_length(rows[0], self._last_alone), shared) if self.limit_bytes else 0
-                self._last_alone = tuple(rows[0])
+                alone = (adapter, tuple(rows[0]))
+                again = min(_shared(alone, self._last_alone), shared) if self.limit_bytes else 0
+                self._last_alone = alone
                 shared = max(kept, again)
         # A few tokens that rows share by chance (the same first word) are not worth a pass and an entry of their own.
         return shared if shared - kept >= self.shortest else kept
 
-    def find(self, tokens: Sequence[int]) -> Prefix | None:
+    def find(self, tokens: Sequence[int], adapter: str | None = None) -> Prefix | None:
         """The longest beginning of `tokens` that is held, as views; None where that is shorter than `shortest`."""
         with self._lock:
-            length, key = self._best(tuple(tokens))
+            length, key = self._best((adapter, tuple(tokens)))
             if key is None:
                 self._misses += 1
                 return None
@@ -180,18 +193,19 @@ class PrefixCache:
         # The size of compact copies is known before they are made, so that nothing too large is copied.
         size = sum(tensor.numel() * tensor.element_size() for layer in prefix.layers for tensor in layer)
         with self._lock:
-            length, key = self._best(prefix.tokens)
+            wanted = (prefix.adapter, prefix.tokens)
+            length, key = self._best(wanted)
             if key is not None and length == len(prefix):
                 self._entries.move_to_end(key)
                 return
             if size > self.limit_bytes:
                 return
-            for shorter in [key for key in self._entries if prefix.tokens[: len(key)] == key]:
+            for shorter in [key for key in self._entries if _shared(key, wanted) == len(key[1])]:
                 self._drop(shorter)
             while self._bytes + size > self.limit_bytes:
                 self._drop(next(iter(self._entries)))
             kept = prefix.compact()
-            self._entries[kept.tokens] = (kept, kept.bytes)
+            self._entries[wanted] = (kept, kept.bytes)
             self._bytes += kept.bytes
 
     def clear(self) -> None:
@@ -199,24 +213,29 @@ class PrefixCache:
         with self._lock:
             self._entries.clear()
             self._bytes = 0
-            self._last_alone = ()
+            self._last_alone = (None, ())
 
-    def _best(self, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...] | None]:
+    def _best(self, wanted: _Key) -> tuple[int, _Key | None]:
         best, found = 0, None
         for key in self._entries:
-            length = shared_length(key, tokens)
+            length = _shared(key, wanted)
             # Of equal ones the last used is taken, which comes last.
             if length >= max(best, self.shortest):
                 best, found = length, key
         return best, found
 
-    def _drop(self, key: tuple[int, ...]) -> None:
+    def _drop(self, key: _Key) -> None:
         self._bytes -= self._entries.pop(key)[1]
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common beginning of two sequences."""
     return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shared(a: _Key, b: _Key) -> int:
+    """As `shared_length`; the same tokens under another adapter have nothing in common."""
+    return shared_length(a[1], b[1]) if a[0] == b[0] else 0
 
 
 def limit_bytes() -> int:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from workbench.files import canonical_json, digest_bytes
 from workbench.models.budget import Budget
-from workbench.models.engine import Completion, Engine, Message, ModelInfo, Request
+from workbench.models.engine import Completion, Engine, Message, ModelInfo, Request, check_adapter
 from workbench.models.sqlite_cache import SqliteCache
 from workbench.workspace import Layout
 
@@ -101,6 +102,10 @@ class CachedEngine:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return self.engine.count_tokens(messages)
 
+    def check_adapter(self, adapter: str) -> None:
+        """As the engine says."""
+        check_adapter(self.engine, adapter)
+
     def close(self) -> None:
         """The engine belongs to whoever made it, and stays."""
 
@@ -116,18 +121,18 @@ def request_key(info: ModelInfo, request: Request) -> str:
 
     The seed key (row and repeat) is part of it, so that repeats are asked anew and not copied from one another.
     """
-    return digest_bytes(
-        canonical_json(
-            {
-                "format": FORMAT,
-                "model": [info.digest, info.provider, info.device, info.dtype, info.quantization],
-                "messages": [[message.role, message.content] for message in request.messages],
-                "generation": request.generation.model_dump(mode="json", exclude_none=True),
-                "schema": request.response_schema,
-                "seed_key": request.seed_key,
-            }
-        )
-    )
+    key: dict[str, Any] = {
+        "format": FORMAT,
+        "model": [info.digest, info.provider, info.device, info.dtype, info.quantization],
+        "messages": [[message.role, message.content] for message in request.messages],
+        "generation": request.generation.model_dump(mode="json", exclude_none=True),
+        "schema": request.response_schema,
+        "seed_key": request.seed_key,
+    }
+    # Left out where there is none, so that answers kept before there were adapters are still found.
+    if request.adapter is not None:
+        key["adapter"] = request.adapter
+    return digest_bytes(canonical_json(key))
 
 
 def _completion(body: bytes) -> Completion | None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -189,9 +190,14 @@ def publish(
 
 
 def stay_offline() -> None:
-    """Keep the model libraries from asking a hub about files that lie here. Call it before they are imported."""
+    """Keep the model libraries from asking a hub about files and kernels, and from reporting that they could not.
+
+    Call it before they are imported.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # On a CPU with bf16 instructions bitsandbytes looks for a faster kernel on the hub each time it is imported.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def share_cores() -> None:

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from workbench.errors import ModelError, OutOfMemoryError, UsageError, require
 from workbench.files import canonical_json
+from workbench.models.adapter_switch import AdapterSwitch, check_base
+from workbench.models.adapters import DIGEST, AdapterFolder, find_adapter
 from workbench.models.budget import Budget
 from workbench.models.choices import ChoiceScorer
 from workbench.models.decoding import Batch, Constraint, end_tokens
 from workbench.models.engine import Completion, Generation, Message, ModelInfo, Quantization, Request
 from workbench.models.prefix_cache import DEFAULT_LIMIT_MB, Prefix, PrefixCache, compute_prefix, limit_bytes
 from workbench.models.store import find_model, share_cores, stay_offline
+from workbench.workspace import current_layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +81,7 @@ class TransformersEngine:
         self.token_budget = token_budget
         self.max_batch = max_batch
         self.prefixes = PrefixCache(prefix_bytes)
+        self.adapters = AdapterSwitch(model, info)
         self._busy = threading.Lock()
         self._grammars: dict[bytes, Constraint] = {}
 
@@ -137,8 +141,22 @@ class TransformersEngine:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(self._encode(messages))
 
+    def check_adapter(self, adapter: str) -> None:
+        """Refuse an adapter that is not here or belongs to another model; what it does shows when it is first used.
+
+        Args:
+            adapter: digest.
+
+        Raises:
+            UsageError: it is no digest.
+            NotFoundError: there is none in the current workspace.
+            ModelError: it was trained on another model.
+        """
+        check_base(_find(adapter), self._info)
+
     def close(self) -> None:
         self.model = None
+        self.adapters = AdapterSwitch(None, self._info)
         self._grammars.clear()
         self.prefixes.clear()
 
@@ -147,22 +165,28 @@ class TransformersEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """Yield answers batch by batch. Greedy answers are those of unbatched decoding up to floating-point ties.
 
+        Requests with one adapter are answered together. Adapters are those of the current workspace, each loaded when it
+        is first used.
+
         Raises:
             OutOfMemoryError: not even one row fits.
-            ModelError: the engine was closed.
+            UsageError: an adapter is named by something else than its digest.
+            ModelError: the engine was closed, or an adapter is another model's or changes nothing.
+            NotFoundError, IntegrityError: an adapter is not here, or not what was published.
         """
         self._check_open()
         started = time.perf_counter()
         groups: dict[bytes, list[int]] = {}
         for index, request in enumerate(requests):
-            key = canonical_json([request.generation.model_dump(mode="json"), request.response_schema])
-            groups.setdefault(key, []).append(index)
+            settings = [request.adapter, request.generation.model_dump(mode="json"), request.response_schema]
+            groups.setdefault(canonical_json(settings), []).append(index)
         with self._busy:
             for indices in groups.values():
-                yield from self._generate_group(requests, indices, started)
+                with self._with(requests[indices[0]].adapter):
+                    yield from self._generate_group(requests, indices, started)
 
     def loglikelihood(
-        self, messages_list: Sequence[Sequence[Message]], choices: Sequence[str]
+        self, messages_list: Sequence[Sequence[Message]], choices: Sequence[str], *, adapter: str | None = None
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Natural log-probabilities of each choice as the whole answer to each question, of shape (rows, choices).
 
@@ -173,10 +197,13 @@ class TransformersEngine:
 
         One pass over each question scores all choices.
 
+        Args:
+            adapter: digest of the adapter that scores with the model.
+
         Raises:
-            UsageError: choices are not distinct, or one is empty.
+            UsageError: choices are not distinct, or one is empty; or the adapter is named by no digest.
             OutOfMemoryError: not even one row fits.
-            ModelError: a question does not fit the model, or the engine was closed.
+            ModelError: a question does not fit the model, the engine was closed, or as `generate` for the adapter.
         """
         import numpy as np
 
@@ -197,8 +224,8 @@ class TransformersEngine:
         def run(prefix: Prefix | None, chosen: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
             return scorer.score(prefix, [tokens[index][len(prefix or ()) :] for index in chosen])
 
-        with self._busy:
-            for _, chosen, found in self._batches(tokens, self._room(scorer), run):
+        with self._busy, self._with(adapter):
+            for _, chosen, found in self._batches(tokens, self._room(scorer), run, adapter):
                 scores[chosen] = found
         return scores
 
@@ -231,7 +258,7 @@ class TransformersEngine:
             return batch.run(suffixes, [requests[index].seed_key for index in chosen])
 
         room = self._room(scorer) if scorer else _Room(new, self.max_batch)
-        for begun, chosen, completions in self._batches(tokens, room, run):
+        for begun, chosen, completions in self._batches(tokens, room, run, first.adapter):
             for index, completion in zip(chosen, completions, strict=True):
                 yield index, replace(completion, tokens_in=len(tokens[index]), queue_s=begun - started)
 
@@ -240,21 +267,23 @@ class TransformersEngine:
         tokens: Mapping[int, list[int]],
         room: _Room,
         run: Callable[[Prefix | None, list[int]], Answers],
+        adapter: str | None,
     ) -> Iterator[tuple[float, list[int], Answers]]:
         """Run rows in batches that fit: yields when each began, its rows and what `run` said of them.
 
         Args:
             run: asks the model, given the prefix that all rows begin with.
+            adapter: the one that is switched on.
         """
         waiting = sorted(tokens, key=lambda index: (len(tokens[index]), index))
-        shared = self.prefixes.worthwhile([tokens[index] for index in waiting])
+        shared = self.prefixes.worthwhile([tokens[index] for index in waiting], adapter)
         prefix: Prefix | None = None
         while waiting:
             size = self._batch_size([len(tokens[index]) for index in waiting], shared, room)
             chosen = waiting[:size]
             try:
                 if shared and prefix is None:
-                    prefix = compute_prefix(self.model, self.prefixes, tokens[chosen[0]][:shared])
+                    prefix = compute_prefix(self.model, self.prefixes, tokens[chosen[0]][:shared], adapter)
                 begun = time.perf_counter()
                 answers = run(prefix, chosen)
             except Exception as error:
@@ -286,6 +315,10 @@ class TransformersEngine:
         ):
             size += 1
         return size
+
+    def _with(self, adapter: str | None) -> contextlib.AbstractContextManager[None]:
+        """The adapter, found in the current workspace, switched on; None leaves the model alone."""
+        return contextlib.nullcontext() if adapter is None else self.adapters.using(_find(adapter))
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         dumped = [{"role": message.role, "content": message.content} for message in messages]
@@ -321,6 +354,13 @@ class TransformersEngine:
         if key not in self._grammars:
             self._grammars[key] = Constraint(self.tokenizer, self.model.config.vocab_size, request.response_schema)
         return self._grammars[key]
+
+
+def _find(adapter: str) -> AdapterFolder:
+    """An adapter of the current workspace, by its digest: a name may mean another one tomorrow."""
+    if not DIGEST.fullmatch(adapter):
+        raise UsageError(f"{adapter!r} is not the digest of an adapter", hint="Find it with: workbench finetune ls")
+    return find_adapter(current_layout(), adapter)
 
 
 def _best_device(torch: Any) -> str:

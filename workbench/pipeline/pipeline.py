@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from workbench.errors import PipelineError, PostprocessError, PromptError
 from workbench.files import canonical_json, digest_json
+from workbench.models.adapters import DIGEST
 from workbench.models.budget import Budget
-from workbench.models.engine import Completion, Engine, Generation, Request
+from workbench.models.engine import Completion, Engine, Generation, Request, check_adapter
 from workbench.pipeline import steps
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.retrieval import VARIABLE, Passages, Retrieval
@@ -46,13 +47,14 @@ class Answer:
 
 
 class Pipeline(BaseModel):
-    """Model, prompt, retrieval, generation settings, answer schema and post-processing.
+    """Model, adapter, prompt, retrieval, generation settings, answer schema and post-processing.
 
     Two pipelines with the same digest give the same answers on the same machine and model.
 
     Attributes:
         model: `smollm2-135m`, a folder, or another name that `workbench model ls` lists.
         model_digest: where set, an engine with another digest is refused. Artifacts set it.
+        adapter: digest of the adapter that answers with the model, as `AdapterFolder.digest` has it.
         retrieval: the index whose passages the prompt sees as `{{ passages }}`.
         response_schema: JSON Schema of the answer. Generation is constrained to it, and the answer parsed and validated.
         postprocess: steps in order. Empty with a `response_schema` means: parse JSON, validate.
@@ -62,6 +64,7 @@ class Pipeline(BaseModel):
     format_version: Literal[1] = 1
     model: str
     model_digest: str | None = None
+    adapter: str | None = None
     prompt: Prompt
     retrieval: Retrieval | None = None
     generation: Generation = Generation()
@@ -72,6 +75,11 @@ class Pipeline(BaseModel):
     def _check(self) -> Pipeline:
         if self.response_schema is not None:
             steps.check_schema(self.response_schema)
+        if self.adapter is not None and not DIGEST.fullmatch(self.adapter):
+            raise PipelineError(
+                f"{self.adapter!r} is not the digest of an adapter",
+                hint="A pipeline names its adapter by sha256:… in full; see: workbench finetune ls",
+            )
         if self.retrieval is not None and VARIABLE not in self.prompt.variables:
             raise PipelineError(
                 "the pipeline retrieves passages, and its prompt does not show them",
@@ -112,7 +120,8 @@ class Pipeline(BaseModel):
         Raises:
             PromptError: an input is missing.
         """
-        return Request(self.prompt.render(inputs), self.generation, self.response_schema, seed_key)
+        messages = self.prompt.render(inputs)
+        return Request(messages, self.generation, self.response_schema, seed_key, self.adapter)
 
     def finish(self, completion: Completion) -> Answer:
         """Post-process an engine's answer."""
@@ -161,16 +170,20 @@ class Pipeline(BaseModel):
         return dict(zip(places, self.retrieval.passages([inputs[place] for place in places]), strict=True))
 
     def check_engine(self, engine: Engine) -> None:
-        """Refuse an engine that is not the model this pipeline was made with.
+        """Refuse an engine that is not the model this pipeline was made with, or that cannot use its adapter.
 
         Raises:
             PipelineError: the digests differ.
+            ModelError: the engine takes no adapters, or the adapter was trained on another model.
+            NotFoundError: the adapter is not here.
         """
         if self.model_digest and engine.info.digest != self.model_digest:
             raise PipelineError(
                 f"the pipeline was made with model {self.model_digest}, but {engine.info.name} is {engine.info.digest}",
                 hint=f"Pull the model it was made with: workbench model pull {self.model}",
             )
+        if self.adapter is not None:
+            check_adapter(engine, self.adapter)
 
     def engine(self, settings: Settings | None = None) -> Engine:
         """The engine of this pipeline's model; a process loads each model once.
@@ -179,11 +192,11 @@ class Pipeline(BaseModel):
             settings: where the servers of `SERVER:MODEL` names are looked up; None takes the current workspace's.
 
         Raises:
-            ModelError: the model is not here; the hint says what to run.
+            ModelError: the model is not here, and the hint says what to run; or it is a server's, and there is an adapter.
         """
         from workbench.models.engines import get_engine
 
-        return get_engine(self.model, self.generation.quantization, settings)
+        return get_engine(self.model, self.generation.quantization, settings, adapter=self.adapter)
 
     def answer(self, inputs: Mapping[str, Any]) -> Answer:
         """Answer one question, with tokens, times and the raw text.

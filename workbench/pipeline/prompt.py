@@ -227,6 +227,9 @@ class Prompt(BaseModel):
         if self.examples:
             header["examples"] = [example.model_dump(mode="json") for example in self.examples]
         front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=110)
+        if "\x85" in front:
+            # PyYAML writes this end of a line as it is, and reads it as another.
+            front = yaml.safe_dump(header, sort_keys=False, allow_unicode=False, width=110)
         parts = "\n\n".join(f"## {message.role}\n{message.content}" for message in self.messages)
         return f"---\n{front}---\n{parts}\n"
 

@@ -155,18 +155,9 @@ class Artifact:
                 f"{self._label}: this workbench reads the pipeline differently from the one that stored it",
                 hint="Use the version of llmops-workbench that environment.lock names.",
             )
-        if pipeline.retrieval is not None:
-            self._publish_index(pipeline.retrieval.index)
+        files = {title: self.read(title) for title in self.layers if title.startswith(build.PARTS)}
+        build.publish_parts(self._layout or current_layout(), pipeline, files)
         return pipeline
-
-    def _publish_index(self, digest: str) -> None:
-        """Put the index where the pipeline looks for it; what can be computed from it is built on the first search."""
-        from workbench.retrieval.index import unpack
-
-        layout = self._layout or current_layout()
-        index = unpack(layout, self.read(build.INDEX), self.read(build.CHUNKS))
-        if index.digest != digest:
-            raise IntegrityError(f"{self._label} holds another index than its pipeline names", hint="Promote it again.")
 
     def evidence(self) -> Evidence:
         """The rows and the verdict that the promotion rested on.

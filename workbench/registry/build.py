@@ -13,6 +13,7 @@ import polars as pl
 
 from workbench.errors import IntegrityError, NotFoundError
 from workbench.files import canonical_json
+from workbench.models import adapters, peft_files
 from workbench.pipeline.pipeline import Pipeline
 from workbench.registry.oci import MANIFEST_TYPE, TITLE, Descriptor, OciLayout
 
@@ -30,6 +31,10 @@ PROMPT = "prompt.json"
 POSTPROCESS = "postprocess/"
 INDEX = "index/manifest.json"
 CHUNKS = "index/chunks.parquet"
+ADAPTER = "adapter/"
+ADAPTER_MANIFEST = f"{ADAPTER}{adapters.MANIFEST}"
+# What lies in folders of its own is put into the workspace when the pipeline is taken out.
+PARTS = ("index/", ADAPTER)
 CALLS = "evidence/calls.parquet"
 SCORES = "evidence/scores.parquet"
 COMPARISON = "evidence/comparison.json"
@@ -43,6 +48,9 @@ _MEDIA_TYPES = {
     PROMPT: f"{VENDOR}.prompt.v1+json",
     INDEX: f"{VENDOR}.index.v1+json",
     CHUNKS: f"{VENDOR}.chunks.v1+parquet",
+    ADAPTER_MANIFEST: f"{VENDOR}.adapter.v1+json",
+    f"{ADAPTER}{peft_files.CONFIG}": f"{VENDOR}.adapter-config.v1+json",
+    f"{ADAPTER}{peft_files.WEIGHTS}": f"{VENDOR}.adapter-weights.v1+safetensors",
     CALLS: f"{VENDOR}.calls.v1+parquet",
     SCORES: f"{VENDOR}.scores.v1+parquet",
     COMPARISON: f"{VENDOR}.comparison.v1+json",
@@ -63,11 +71,11 @@ def build(
     comparison: dict[str, Any] | None,
     decision: dict[str, Any] | None,
     gate: dict[str, Any],
-    index: Mapping[str, bytes] | None = None,
+    parts: Mapping[str, bytes] | None = None,
 ) -> str:
     """Store `variant` of `run` with its evidence, and return the manifest's digest.
 
-    `comparison` and `decision` are None where the run has a single variant; `index` is what `index_files` gives.
+    `comparison` and `decision` are None where the run has a single variant; `parts` is what `part_files` gives.
 
     Raises:
         NotFoundError: the run has no such variant.
@@ -76,8 +84,8 @@ def build(
     manifest = run.manifest
     evaluated = evaluated_pipeline(manifest, variant)
     pipeline = evaluated.with_(model_digest=evaluated.model_digest or manifest.models[variant]["digest"])
-    skeleton, parts = pipeline.split()
-    files = {PIPELINE: canonical_json(skeleton), **parts, **(index or {})}
+    skeleton, texts = pipeline.split()
+    files = {PIPELINE: canonical_json(skeleton), **texts, **(parts or {})}
     files[CALLS] = parquet(run.calls(), _ROW_ORDER)
     files[SCORES] = parquet(run.scores(), (*_ROW_ORDER, "scorer"))
     if comparison is not None:
@@ -95,15 +103,49 @@ def build(
     return store.add_manifest(_manifest(manifest, variant, config, layers)).digest
 
 
-def index_files(layout: Layout, pipeline: Pipeline) -> dict[str, bytes]:
-    """The layers of a pipeline's index: its manifest, and its chunks with their vectors; none without retrieval.
+def part_files(layout: Layout, pipeline: Pipeline) -> dict[str, bytes]:
+    """The layers of what a pipeline names by digest and the workspace holds: its index and its adapter, where it has them.
 
     Raises:
-        NotFoundError, IntegrityError: the index is not here, or is not what was built.
+        NotFoundError, IntegrityError: one is not here, or is not what was made.
     """
-    if pipeline.retrieval is None:
-        return {}
-    return dict(zip((INDEX, CHUNKS), pipeline.retrieval.open(layout).files(), strict=True))
+    files: dict[str, bytes] = {}
+    if pipeline.retrieval is not None:
+        files |= zip((INDEX, CHUNKS), pipeline.retrieval.open(layout).files(), strict=True)
+    if pipeline.adapter is not None:
+        found = adapters.find_adapter(layout, pipeline.adapter).files()
+        files |= {f"{ADAPTER}{name}": data for name, data in found.items()}
+    return files
+
+
+def publish_parts(layout: Layout, pipeline: Pipeline, files: Mapping[str, bytes]) -> None:
+    """Put the parts of `part_files` where the pipeline looks for them; the inverse of it.
+
+    What can be computed from an index is built on the first search.
+
+    Raises:
+        IntegrityError: a part is missing, damaged, or another than the pipeline names.
+    """
+    if pipeline.retrieval is not None:
+        from workbench.retrieval.index import unpack
+
+        index = unpack(layout, *(_part(files, title) for title in (INDEX, CHUNKS)))
+        _check_part("index", index.digest, pipeline.retrieval.index)
+    if pipeline.adapter is not None:
+        names = (adapters.MANIFEST, peft_files.CONFIG, peft_files.WEIGHTS)
+        adapter = adapters.unpack_adapter(layout, {name: _part(files, f"{ADAPTER}{name}") for name in names})
+        _check_part("adapter", adapter.digest, pipeline.adapter)
+
+
+def _part(files: Mapping[str, bytes], title: str) -> bytes:
+    if title not in files:
+        raise IntegrityError(f"the artifact has no {title}", hint="Promote the run again.")
+    return files[title]
+
+
+def _check_part(what: str, digest: str, wanted: str) -> None:
+    if digest != wanted:
+        raise IntegrityError(f"the artifact holds another {what} than its pipeline names", hint="Promote it again.")
 
 
 def evaluated_pipeline(manifest: RunManifest, variant: str) -> Pipeline:

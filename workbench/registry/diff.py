@@ -24,7 +24,8 @@ class ArtifactDiff:
 
     Attributes:
         prompt: unified diff of the prompts' Markdown form, a line each; empty where they are the same.
-        settings: model, generation settings and answer schema, by dotted path.
+        settings: model, adapter (what its manifest says of its training), generation settings and answer schema, by
+            dotted path.
         postprocess: the steps in their order, as one JSON text each side; the files of Python steps as unified diffs in
             `files`.
         environment: versions of the distributions that the runs were made with.
@@ -101,8 +102,10 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
     skeletons = [json.loads(artifact.read(build.PIPELINE)) for artifact in (before, after)]
     prompts = [Prompt.model_validate_json(artifact.read(build.PROMPT)).to_text() for artifact in (before, after)]
     steps = [skeleton.pop("postprocess", []) for skeleton in skeletons]
-    for skeleton in skeletons:
+    for artifact, skeleton in zip((before, after), skeletons, strict=True):
         del skeleton["prompt"]
+        if "adapter" in skeleton:
+            skeleton["adapter"] = _adapter(artifact, skeleton["adapter"])
     titles = sorted(t for t in {*before.layers, *after.layers} if t.startswith(build.POSTPROCESS))
     files = {title: _lines(_text(before, title), _text(after, title), *names) for title in titles}
     return ArtifactDiff(
@@ -132,6 +135,12 @@ def _headline(artifact: Artifact) -> dict[str, Any]:
         "decision": evidence.decision["sentence"] if evidence.decision else None,
         **{f"mean {scorer}": mean for scorer, mean in sorted(means.items())},
     }
+
+
+def _adapter(artifact: Artifact, digest: str) -> dict[str, Any]:
+    manifest = json.loads(artifact.read(build.ADAPTER_MANIFEST))
+    told = ("name", "recipe_digest", "quantization", "rank", "alpha", "target_modules", "metrics")
+    return {"digest": digest, **{field: manifest[field] for field in told}}
 
 
 def _text(artifact: Artifact, title: str) -> str:

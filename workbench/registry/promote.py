@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workbench.registry import names
 from workbench.registry.artifact import Artifact
-from workbench.registry.build import build, evaluated_pipeline, index_files
+from workbench.registry.build import build, evaluated_pipeline, part_files
 from workbench.registry.gate import judge
 from workbench.registry.oci import OciLayout
 from workbench.registry.policy import Policy, find_policy
@@ -63,7 +63,7 @@ def promote(
         OciLayout(layout.blobs),
         run,
         variant,
-        index=index_files(layout, evaluated_pipeline(run.manifest, variant)),
+        parts=part_files(layout, evaluated_pipeline(run.manifest, variant)),
         baseline=result.baseline,
         comparison=verdict.comparison.to_json() if verdict.comparison else None,
         decision=verdict.decision.to_json() if verdict.decision else None,

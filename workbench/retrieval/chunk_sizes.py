@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -109,16 +110,19 @@ class TokenRuler:
         return sum(map(self._words.__getitem__, _WORD.findall(text)))
 
     def units(self, text: str) -> Units:
-        counts: dict[int, int] = {0: 0}
-        latest = 0
+        # Arrays, because a document may have ten million tokens.
+        places, counts = array("q", [0]), array("q", [0])
         for start, end in cut_at_whitespace(text, PIECE):
             for first, _ in self.offsets(text[start:end]):
                 # The tokens of one emoji may share a start, or go back to it: all of them belong to the first place.
-                latest = max(latest, start + first)
-                counts[latest] = counts.get(latest, 0) + 1
-        if text:
-            counts.setdefault(len(text), 0)
-        return Units(list(counts), [0, *accumulate(counts.values())][:-1])
+                if start + first > places[-1]:
+                    places.append(start + first)
+                    counts.append(0)
+                counts[-1] += 1
+        if places[-1] < len(text):
+            places.append(len(text))
+            counts.append(0)
+        return Units(places, array("q", accumulate(counts[:-1], initial=0)))
 
     def splitter(self, kind: Any, size: int, overlap: int, *language: Any) -> Any:
         return kind.from_callback(*language, self.sum, size, overlap)

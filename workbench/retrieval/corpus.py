@@ -246,5 +246,14 @@ def python_reference() -> Corpus:
 
 
 def open_corpus(name: str | Path) -> Corpus:
-    """The corpus that people name: `python-reference`, or a path; errors as in `read_corpus`."""
-    return python_reference() if str(name) == STARTER else read_corpus(name)
+    """The corpus that people name: `python-reference`, the paragraphs of a JSON file in SQuAD's form, or a path.
+
+    Errors as in `read_corpus`.
+    """
+    if str(name) == STARTER:
+        return python_reference()
+    if Path(name).suffix.lower() == ".json" and Path(name).is_file():
+        from workbench.retrieval.questions import read_squad
+
+        return read_squad(name)[0]
+    return read_corpus(name)

@@ -1,9 +1,12 @@
-"""Dense search: exact, as one matrix product, or through Chroma's graph where that was measured to be faster."""
+"""Dense search: exact, in two passes, or through Chroma's graph, by what was measured to be the fastest."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +16,20 @@ from pydantic import BaseModel, ConfigDict
 
 from workbench.errors import require
 from workbench.files import publish_folder
+from workbench.retrieval.one_thread import one_thread
+from workbench.retrieval.projection import Projection
 from workbench.retrieval.ranking import Array, Side, top
 from workbench.retrieval.recipe import HnswSettings, IndexRecipe
 
-# Below this many chunks a matrix product takes less time than Chroma needs to be called at all.
+# Below this many chunks a matrix product takes less time than anything else needs to be called.
 EXACT_BELOW = 5_000
-# Queries that a choice between the two is measured with.
+# Queries that a choice is measured with, and the share of the ten nearest that must be found.
 TRIED = 40
 RECALL = 0.99
+# Dimensions of the first of two passes: the fewest that find enough.
+KEPT = (64, 96, 128, 192)
+# Chroma takes a millisecond to be called, and minutes to build a graph: below this nobody waits for that.
+GRAPH_ABOVE_MS = 3.0
 COLLECTION = "chunks"
 # Chroma keeps clients in a table of the whole process that is not safe to change from two threads.
 _chroma = threading.Lock()
@@ -30,14 +39,17 @@ class DenseChoice(BaseModel):
     """Which way of dense search an index uses, and the measurements that say why.
 
     Attributes:
-        exact_ms, hnsw_ms: medians of a query, one by one; None where it was not measured.
-        recall: of the graph's ten nearest against the exact ones.
+        kept: dimensions of the first pass, where that is the way.
+        exact_ms, projected_ms, hnsw_ms: medians of a query, one by one; None where it was not measured.
+        recall: of the ten nearest that exact search finds, the share that the way finds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    chosen: Literal["exact", "hnsw"]
+    chosen: Literal["exact", "projected", "hnsw"]
     why: str
+    kept: int | None = None
     exact_ms: float | None = None
+    projected_ms: float | None = None
     hnsw_ms: float | None = None
     recall: float | None = None
 
@@ -53,9 +65,16 @@ class Graph:
 
     @classmethod
     def build(cls, folder: Path, vectors: Array, settings: HnswSettings) -> Graph:
-        """Build into a temporary folder and publish it by rename; where another process was first, its graph is used."""
+        """Build into a temporary folder and publish it by rename; where another process was first, its graph is used.
+
+        A graph that differs in `ef_search` alone is a copy of one that is there.
+        """
         if not folder.exists():
-            publish_folder(folder, lambda temporary: _fill(temporary, vectors, settings))
+            like = next(iter(sorted(folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"))), None)
+            if like is None:
+                publish_folder(folder, lambda temporary: _fill(temporary, vectors, settings))
+            else:
+                publish_folder(folder, lambda temporary: _copy(like, temporary, settings))
         return cls(folder)
 
     def search(self, query: Array, count: int) -> Side:
@@ -70,45 +89,101 @@ class Graph:
 
 def exact(vectors: Array, query: Array, count: int, allowed: npt.NDArray[np.bool_] | None = None) -> Side:
     """The `count` nearest chunks by cosine, of unit vectors."""
-    return top(vectors @ query, count, allowed)
+    with one_thread():
+        scores = vectors @ query
+    return top(scores, count, allowed)
+
+
+def projected(projection: Projection, vectors: Array, query: Array, count: int) -> Side:
+    """About the `count` nearest chunks by cosine, of unit vectors."""
+    with one_thread():
+        return projection.search(vectors, query, count)
 
 
 def choose(vectors: Array, recipe: IndexRecipe, folder: Path) -> DenseChoice:
-    """Measure both ways on the index's own vectors, where the recipe leaves it open.
+    """Measure the ways on the index's own vectors, where the recipe leaves it open.
 
-    A graph must find `RECALL` of the exact ten nearest, and be faster.
+    What is not exact must find `RECALL` of the exact ten nearest, and be faster. A graph is built, in `folder`, only where the
+    others take long.
     """
-    if recipe.ann != "auto":
+    if recipe.ann in ("exact", "hnsw"):
         return DenseChoice(chosen=recipe.ann, why="the recipe says so")
-    if len(vectors) < EXACT_BELOW:
+    if recipe.ann == "auto" and len(vectors) < EXACT_BELOW:
         return DenseChoice(chosen="exact", why=f"{len(vectors):,} chunks are fewer than {EXACT_BELOW:,}")
-    graph = Graph.build(folder, vectors, recipe.hnsw)
-    rng = np.random.default_rng(0)
-    # Between two chunks, so that no query is a vector of the index.
-    pairs = rng.integers(0, len(vectors), size=(TRIED, 2))
-    queries = vectors[pairs[:, 0]] + vectors[pairs[:, 1]]
-    queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
-    times: dict[str, list[float]] = {"exact": [], "hnsw": []}
-    recalls: list[float] = []
-    for query in queries:
-        started = time.perf_counter()
-        right = exact(vectors, query, 10)
-        middle = time.perf_counter()
-        found = graph.search(query, 10)
-        times["exact"].append(middle - started)
-        times["hnsw"].append(time.perf_counter() - middle)
-        recalls.append(len(set(right.places.tolist()) & set(found.places.tolist())) / 10)
-    exact_ms, hnsw_ms = (1000 * float(np.median(times[name])) for name in ("exact", "hnsw"))
-    recall = float(np.mean(recalls))
-    measured = f"{hnsw_ms:.1f} ms against {exact_ms:.1f} ms a query, recall@10 {recall:.3f}"
-    good = recall >= RECALL and hnsw_ms < exact_ms
-    return DenseChoice(
-        chosen="hnsw" if good else "exact",
-        why=f"the graph takes {measured}",
-        exact_ms=exact_ms,
-        hnsw_ms=hnsw_ms,
-        recall=recall,
-    )
+    trial = _Trial(vectors)
+    found = trial.projected()
+    if recipe.ann == "projected":
+        return found.model_copy(update={"chosen": "projected", "why": f"the recipe says so; {found.why}"})
+    fastest = (found.projected_ms if found.chosen == "projected" else found.exact_ms) or 0.0
+    if fastest <= GRAPH_ABOVE_MS:
+        return found
+    return trial.against_graph(found, Graph.build(folder, vectors, recipe.hnsw))
+
+
+class _Trial:
+    """Queries between two chunks, so that none is a vector of the index, and what exact search finds for them."""
+
+    def __init__(self, vectors: Array) -> None:
+        self.vectors = vectors
+        pairs = np.random.default_rng(0).integers(0, len(vectors), size=(TRIED, 2))
+        queries = vectors[pairs[:, 0]] + vectors[pairs[:, 1]]
+        self.queries = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
+        self.right: list[set[int]] = []
+        self.exact_ms, _ = self._measure(lambda query: exact(vectors, query, 10), self.right)
+
+    def projected(self) -> DenseChoice:
+        """Two passes with the fewest dimensions that find enough, if they are faster than one; else exact search."""
+        options = [kept for kept in KEPT if kept < self.vectors.shape[1]]
+        if not options:
+            return DenseChoice(
+                chosen="exact",
+                why=f"{self.vectors.shape[1]} dimensions take {self.exact_ms:.2f} ms a query",
+                exact_ms=self.exact_ms,
+                recall=1.0,
+            )
+        kept, (took, recall) = options[0], self._two_passes(options[0])
+        for more in options[1:]:
+            if recall >= RECALL:
+                break
+            kept, (took, recall) = more, self._two_passes(more)
+        good = recall >= RECALL and took < self.exact_ms
+        return DenseChoice(
+            chosen="projected" if good else "exact",
+            why=f"two passes, the first over {kept} dimensions, take {took:.2f} ms against {self.exact_ms:.2f} ms a query, "
+            f"recall@10 {recall:.3f}",
+            kept=kept,
+            exact_ms=self.exact_ms,
+            projected_ms=took,
+            recall=recall if good else 1.0,
+        )
+
+    def _two_passes(self, kept: int) -> tuple[float, float]:
+        projection = Projection.of(self.vectors, kept)
+        return self._measure(lambda query: projected(projection, self.vectors, query, 10))
+
+    def against_graph(self, found: DenseChoice, graph: Graph) -> DenseChoice:
+        """The graph in place of `found`, where it finds enough and is faster."""
+        took, recall = self._measure(lambda query: graph.search(query, 10))
+        best = (found.projected_ms if found.chosen == "projected" else found.exact_ms) or 0.0
+        good = recall >= RECALL and took < best
+        why = f"the graph takes {took:.2f} ms a query, recall@10 {recall:.3f}; {found.why}"
+        changes = {"chosen": "hnsw", "recall": recall} if good else {}
+        return found.model_copy(update={"hnsw_ms": took, "why": why, **changes})
+
+    def _measure(self, search: Callable[[Array], Side], found: list[set[int]] | None = None) -> tuple[float, float]:
+        """Median milliseconds, and the share of what is right; the places go to `found` where they are what is right."""
+        seconds: list[float] = []
+        places: list[set[int]] = []
+        search(self.queries[0])
+        for query in self.queries:
+            started = time.perf_counter()
+            side = search(query)
+            seconds.append(time.perf_counter() - started)
+            places.append(set(side.places.tolist()))
+        if found is not None:
+            found += places
+        shares = [len(right & ours) / max(1, len(right)) for right, ours in zip(self.right, places, strict=True)]
+        return 1000 * float(np.median(seconds)), float(np.mean(shares))
 
 
 def graph_folder(index: Path, settings: HnswSettings) -> Path:
@@ -125,6 +200,20 @@ def _client(folder: Path) -> Any:
     from chromadb.config import Settings
 
     return chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
+
+
+def _copy(graph: Path, folder: Path, settings: HnswSettings) -> None:
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    shutil.copytree(graph, folder, dirs_exist_ok=True)
+    with _chroma:
+        collection = _client(folder).get_collection(COLLECTION, embedding_function=None)
+        # A graph that is loaded ignores it; one that is opened again obeys.
+        with warnings.catch_warnings():
+            # Chroma's own way of noting that a collection has no embedder.
+            warnings.filterwarnings("ignore", "legacy embedding function", DeprecationWarning)
+            collection.modify(configuration={"hnsw": {"ef_search": settings.ef_search}})
+        SharedSystemClient.clear_system_cache()
 
 
 def _fill(folder: Path, vectors: Array, settings: HnswSettings) -> None:

@@ -120,7 +120,7 @@ def cached_embedder(layout: Layout, name: str = MINILM) -> Embedder:
     """The embedder called `name`, whose vectors are kept in the workspace for the next time."""
     from workbench.retrieval.embedding_cache import CachedEmbedder, EmbeddingCache
 
-    cache = EmbeddingCache(layout.embeddings)
+    cache = EmbeddingCache(layout.embeddings, most_bytes=layout.settings.cache.embeddings_mb << 20)
     cache.trim()
     return CachedEmbedder(get_embedder(name, layout.settings), cache)
 

@@ -34,11 +34,12 @@ from workbench.retrieval.index_files import (
     read_manifest,
     store,
 )
+from workbench.retrieval.projection import Projection
 from workbench.retrieval.ranking import Array, Side, rank
 from workbench.retrieval.recipe import IndexRecipe
 from workbench.retrieval.rerank import reranked
 from workbench.retrieval.search_settings import SearchSettings
-from workbench.retrieval.sparse import SparseIndex
+from workbench.retrieval.sparse import SparseIndex, sparse_folder
 from workbench.retrieval.types import PUBLIC, Chunk, Hit
 from workbench.workspace import Layout
 
@@ -85,7 +86,8 @@ class Index:
             if found.manifest.inputs == inputs and (not name or found.manifest.name == name):
                 found._embedder = embedder
                 return found
-        chunks = chunk_corpus(corpus, recipe.chunker, tokenizer=embedder.tokenizer, embedder=embedder)
+        with progress_bar(len(corpus), f"Chunking {corpus.name}", show=show_progress) as bar:
+            chunks = chunk_corpus(corpus, recipe.chunker, tokenizer=embedder.tokenizer, embedder=embedder, progress=bar)
         if not chunks:
             raise DataError(f"the corpus {corpus.name} has no text to index", hint="Look at its rejected documents.")
         with progress_bar(len(chunks), f"Embedding {corpus.name}", show=show_progress) as bar:
@@ -167,7 +169,7 @@ class Index:
     def sparse(self) -> SparseIndex:
         """The word index, built on first use."""
         settings = self.manifest.recipe.sparse
-        folder = self.folder / "derived" / f"bm25-{short(digest_json(settings.model_dump(mode='json')))}"
+        folder = self.folder / "derived" / sparse_folder(settings)
         if not folder.exists():
             built = SparseIndex.build(self.frame.get_column("text").to_list(), settings)
             publish_folder(folder, built.save)
@@ -180,15 +182,21 @@ class Index:
         if path.exists():
             return dense.DenseChoice.model_validate_json(path.read_bytes())
         recipe = self.manifest.recipe
-        folder = dense.graph_folder(self.folder, recipe.hnsw) if self._may_use_graph else self.folder
+        folder = dense.graph_folder(self.folder, recipe.hnsw) if self._approximate else self.folder
         found = dense.choose(self.vectors, recipe, folder)
         write_atomic(path, found.model_dump_json(indent=1) + "\n")
         return found
 
     @property
-    def _may_use_graph(self) -> bool:
+    def _approximate(self) -> bool:
+        """Whether another way than exact search is open."""
         ann = self.manifest.recipe.ann
-        return ann == "hnsw" or (ann == "auto" and self.manifest.chunks >= dense.EXACT_BELOW)
+        return ann in ("projected", "hnsw") or (ann == "auto" and self.manifest.chunks >= dense.EXACT_BELOW)
+
+    @cached_property
+    def projection(self) -> Projection:
+        """Vectors for the first of two passes, computed on first use."""
+        return Projection.of(self.vectors, self.dense_choice.kept or dense.KEPT[-1])
 
     @cached_property
     def graph(self) -> dense.Graph:
@@ -261,8 +269,12 @@ class Index:
     def dense_side(self, vector: Array, count: int, allowed: npt.NDArray[np.bool_] | None = None) -> Side:
         """The nearest chunks. Where some are out of bounds it is exact, since a graph would not reach all the others."""
         count = min(count, self.manifest.chunks)
-        if allowed is None and self._may_use_graph and self.dense_choice.chosen == "hnsw":
-            return self.graph.search(vector, count)
+        if allowed is None and self._approximate:
+            chosen = self.dense_choice.chosen
+            if chosen == "hnsw":
+                return self.graph.search(vector, count)
+            if chosen == "projected":
+                return dense.projected(self.projection, self.vectors, vector, count)
         return dense.exact(self.vectors, vector, count, allowed)
 
     def _allowed(self, access: frozenset[str], where: dict[str, Any]) -> npt.NDArray[np.bool_] | None:

@@ -25,6 +25,7 @@ __all__ = [
     "load_questions",
     "locate",
     "read_beir_questions",
+    "read_question_file",
     "read_span_questions",
     "read_squad",
 ]
@@ -219,6 +220,26 @@ def read_span_questions(path: str | Path, corpus: Corpus) -> QuestionSet:
         answer = row.get("answer")
         judge.add(f"q{index + 1}", as_text(row["question"]), None if answer is None else as_text(answer), evidence)
     return judge.done(file.stem)
+
+
+def read_question_file(path: str | Path, corpus: Corpus) -> QuestionSet:
+    """Questions from a file: CSV as in `read_span_questions`, or JSON in SQuAD's form, whose paragraphs are the corpus.
+
+    Raises:
+        DataError: the file is malformed, or asks about documents that the corpus lacks.
+        UsageError: it is neither CSV nor JSON.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        return read_span_questions(path, corpus)
+    if suffix != ".json":
+        raise UsageError(f"{path} is no file of questions", hint="Give .csv with places, or .json in SQuAD's form.")
+    found = read_squad(path)[1]
+    absent = next((span.document for q in found for span in q.evidence if span.document not in corpus), None)
+    if absent is not None:
+        hint = f"Search the paragraphs of that file: --corpus {path}"
+        raise DataError(f"the corpus {corpus.name!r} has no document {absent!r}", path=str(path), hint=hint)
+    return found
 
 
 def read_squad(path: str | Path) -> tuple[Corpus, QuestionSet]:

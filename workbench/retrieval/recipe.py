@@ -29,7 +29,8 @@ class IndexRecipe(BaseModel):
 
     Attributes:
         embedder: `minilm`, a folder, a model that is already in the Hugging Face cache, or `SERVER:MODEL`.
-        ann: how dense vectors are searched: `exact` is one matrix product, `hnsw` a graph; `auto` measures both.
+        ann: how dense vectors are searched: `exact` is one matrix product, `projected` a product in fewer dimensions and an
+            exact one over what is left, `hnsw` a graph; `auto` measures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +38,7 @@ class IndexRecipe(BaseModel):
     embedder: str = "minilm"
     sparse: SparseSettings = SparseSettings()
     hnsw: HnswSettings = HnswSettings()
-    ann: Literal["auto", "exact", "hnsw"] = "auto"
+    ann: Literal["auto", "exact", "projected", "hnsw"] = "auto"
 
     @property
     def digest(self) -> str:

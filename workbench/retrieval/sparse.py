@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workbench.errors import IntegrityError, UsageError, require
-from workbench.files import canonical_json, write_atomic
+from workbench.files import canonical_json, digest_json, short, write_atomic
 from workbench.retrieval.words import Words
 
 if TYPE_CHECKING:
@@ -177,6 +177,15 @@ class SparseIndex:
         arrays = {name: self._engine.scores[name] for name in ARRAYS}
         absent = self._engine.nonoccurrence_array
         return arrays if absent is None else arrays | {ABSENT: absent}
+
+
+def sparse_folder(settings: SparseSettings) -> str:
+    """The folder's name for an index of these settings; another form of the files, or other libraries, have their own."""
+    from importlib.metadata import version
+
+    require("bm25s", extra="rag")
+    made_by = [version("bm25s"), version("PyStemmer") if settings.language is not None else None]
+    return f"bm25-{FORMAT}-{short(digest_json([settings.model_dump(mode='json'), made_by]))}"
 
 
 def _engine(settings: SparseSettings) -> Any:

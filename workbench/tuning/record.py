@@ -12,7 +12,9 @@ from workbench.events.journal import JournalWriter
 from workbench.experiments.origin import new_run_id, now, origin, trace_id
 from workbench.experiments.records import Call, RunManifest, Score
 from workbench.experiments.run import Run, journal_entry
+from workbench.experiments.starting_point import NEW_TOKENS
 from workbench.files import canonical_json, digest_json
+from workbench.models.engine import Generation
 from workbench.pipeline.pipeline import Pipeline
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.retrieval import Retrieval
@@ -54,7 +56,11 @@ def record(
 
     The first is the baseline. A call's `output` is the ids that were found, its latency that of the search.
     """
-    pipeline = pipeline or Pipeline(model=layout.settings.model, prompt=Prompt.from_text(ANSWER_PROMPT))
+    pipeline = pipeline or Pipeline(
+        model=layout.settings.model,
+        prompt=Prompt.from_text(ANSWER_PROMPT),
+        generation=Generation(max_new_tokens=NEW_TOKENS),
+    )
     indexes = [evaluator.served(configuration.recipe) for configuration in configurations]
     variants = {
         configuration.label: pipeline.with_(
@@ -101,6 +107,9 @@ def _entry(
         "answer": question.answer,
         "evidence": [[span.document, span.start, span.end] for span in question.evidence],
         "documents": dict(question.documents),
+        # What `answers` asks the scorers to look for: the corpus is not kept with the run.
+        "quotes": [texts[span.document][span.start : span.end] for span in question.evidence] if known else [],
+        "answerable": question.answerable,
     }
     call = Call(
         run_id=run.id,

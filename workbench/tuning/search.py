@@ -16,6 +16,8 @@ GRID = 64
 # Successive halving begins with this many questions, and keeps one of three configurations at each step.
 FIRST_QUESTIONS = 24
 KEPT = 3
+# Optuna is asked at most so many times for each trial.
+ASKED = 4
 
 # The mean of the measure for a configuration on the first n questions of a fixed random order; None: nothing to find.
 Judge = Callable[[Configuration, int], float | None]
@@ -77,7 +79,10 @@ def tpe(
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     found: dict[str, tuple[Configuration, float, int]] = {}
     chance = random.Random(seed)
-    for _ in range(trials):
+    # A configuration that is chosen again costs nothing, and is no trial; asking for new ones must end all the same.
+    for _ in range(ASKED * trials):
+        if len(found) >= min(trials, len(configurations)):
+            break
         trial = study.ask()
         values: tuple[Any, ...] = tuple(trial.suggest_categorical(name, choices) for name, choices in axes.items())
         configuration = by_values.get(values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from workbench.files import digest_json
 from workbench.retrieval.chunking import ChunkerSettings
@@ -29,20 +30,50 @@ class Configuration(BaseModel):
 
     @property
     def label(self) -> str:
-        """What people call it: chunker and size, embedder, mode and what sets the mode apart."""
-        chunker, search = self.recipe.chunker, self.search
-        parts = [f"{chunker.kind}-{chunker.size}" + (f"+{chunker.overlap}" if chunker.overlap else "")]
-        if search.mode != "sparse":
-            parts.append(self.recipe.embedder.rsplit("/", 1)[-1])
+        """What people call it: chunker and size, embedder, mode and what sets it apart; unlike settings have unlike ones.
+
+        The graph's settings are not part of it: they are tuned for each finalist, and change what is found next to nothing.
+        """
+        search = self.search
+        parts = [_chunker_label(self.recipe.chunker)]
+        # Words alone are found the same whatever embedder stands beside them, unless that has a say in something else.
+        if search.mode != "sparse" or search.mmr is not None or self.recipe.chunker.kind == "semantic":
+            parts.append(last_part(self.recipe.embedder))
         how: str = search.mode
         if how == "hybrid":
             kind = search.fusion if search.fusion == "weighted" else f"rrf{search.rrf_k}"
             how = f"hybrid-{kind}-{search.dense_weight:g}"
+        if search.mode != "dense":
+            how += _changed(self.recipe.sparse, SparseSettings())
         if search.mmr is not None:
             how += f"-mmr{search.mmr:g}"
         if search.reranker:
-            how += f"-{search.reranker.rsplit('/', 1)[-1]}"
+            how += f"-{last_part(search.reranker)}"
+        if search.candidates != max(search.k, 50):
+            how += f"-of{search.candidates}"
         return " ".join([*parts, how, f"k{search.k}"])
+
+
+def last_part(name: str) -> str:
+    """What a folder or a model is called in labels."""
+    return name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _chunker_label(chunker: ChunkerSettings) -> str:
+    unit = "" if chunker.unit == "tokens" else "c"
+    label = f"{chunker.kind}-{chunker.size}{unit}" + (f"+{chunker.overlap}" if chunker.overlap else "")
+    if chunker.kind != "semantic":
+        return label
+    return label + _changed(chunker, ChunkerSettings(size=chunker.size), ("percentile", "minimum"))
+
+
+def _changed(settings: BaseModel, default: BaseModel, names: Sequence[str] = ()) -> str:
+    """The settings that differ from the default, as `-name=value`."""
+    return "".join(
+        f"-{name}={value:g}" if isinstance(value, float) else f"-{name}={value}"
+        for name in names or type(settings).model_fields
+        if (value := getattr(settings, name)) != getattr(default, name)
+    )
 
 
 class TuneSpace(BaseModel):
@@ -66,6 +97,15 @@ class TuneSpace(BaseModel):
     ks: tuple[int, ...] = (5,)
     candidates: int = Field(default=50, ge=1)
 
+    @field_validator("embedders", "rerankers")
+    @classmethod
+    def _named_apart(cls, names: tuple[str | None, ...]) -> tuple[str | None, ...]:
+        labels = [last_part(name) for name in dict.fromkeys(names) if name is not None]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two of them are called {twice!r}; give one folder another name")
+        return names
+
     def configurations(self) -> list[Configuration]:
         """Every configuration once, in a fixed order; settings that a mode does not use do not multiply it."""
         found: dict[str, Configuration] = {}
@@ -78,9 +118,7 @@ class TuneSpace(BaseModel):
                     k=k, mode=mode, candidates=max(k, self.candidates), mmr=mmr, reranker=reranker, **joined
                 )
                 configuration = Configuration(recipe=recipe, search=search)
-                # Searching by words alone is the same whatever embedder stands beside it.
-                key = configuration.label if mode == "sparse" and mmr is None else configuration.digest
-                found.setdefault(key, configuration)
+                found.setdefault(configuration.label, configuration)
         return list(found.values())
 
     def _fusions(self, mode: Mode) -> list[dict[str, object]]:

@@ -201,7 +201,8 @@ def tune(
     random.Random(seed).shuffle(order)
     judged: dict[tuple[str, int], list[Judged]] = {}
     built: dict[str, float] = {}
-    with progress_bar(len(configurations), "Tuning", show=show_progress) as bar:
+    most = len(configurations) if strategy in ("grid", "halving") else min(len(configurations), trials)
+    with progress_bar(most, "Tuning", show=show_progress) as bar:
 
         def judge(configuration: Configuration, count: int) -> float | None:
             started = time.perf_counter()
@@ -210,11 +211,11 @@ def tune(
             key = (configuration.digest, count)
             if key not in judged:
                 judged[key] = evaluator.judge(configuration, order[:count])
-            bar.update(min(len(judged), len(configurations)), configuration.label)
+            bar.update(min(len(judged), most), configuration.label)
             return mean(judged[key], measure)
 
         found = search(space, judge, len(order), strategy=strategy, trials=trials, seed=seed)
-        if base.digest not in {configuration.digest for configuration, _, _ in found}:
+        if base.label not in {configuration.label for configuration, _, _ in found}:
             found.append((base, judge(base, len(order)) or 0.0, len(order)))
     timed = [question.text for question in order[:TIMED]]
     rows = [
@@ -223,12 +224,12 @@ def tune(
     ]
     marked = _with_front(rows, measure)
     leader = marked[0].configuration
-    chosen = [trial.configuration for trial in marked[: max(1, finalists)] if trial.configuration.digest != base.digest]
+    chosen = [trial.configuration for trial in marked[: max(1, finalists)] if trial.label != base.label]
     tuned = [tune_graph(evaluator, configuration) for configuration in [base, *chosen]]
     run = record(layout, evaluator, tuned, test, name or f"tune-{corpus.name}", pipeline, measure, show_progress)
     comparison = compare(run.scores(), run.calls(), run.manifest) if len(tuned) > 1 else None
     decision = None
-    if comparison is not None and leader.digest != base.digest:
+    if comparison is not None and leader.label != base.label:
         decision = comparison.decision(leader.label)
     return TuneResult(measure, marked, base.label, leader.label, run, comparison, decision)
 
@@ -245,7 +246,8 @@ def halves(questions: Sequence[Question]) -> tuple[list[Question], list[Question
 def tune_graph(evaluator: Evaluator, configuration: Configuration) -> Configuration:
     """The configuration with the smallest graph search that finds 0.99 of what exact search does, where one is faster.
 
-    Quality was judged by exact search; a graph may only take its place where it changes next to nothing.
+    Quality was judged by exact search; a graph may only take its place where it changes next to nothing. Where the index has
+    no use for a graph, there is nothing to tune.
     """
     recipe = configuration.recipe
     index = evaluator.index(recipe)
@@ -257,6 +259,8 @@ def tune_graph(evaluator: Evaluator, configuration: Configuration) -> Configurat
         choice = dense.choose(index.vectors, tried, dense.graph_folder(index.folder, hnsw))
         if choice.chosen == "hnsw":
             return configuration.model_copy(update={"recipe": tried})
+        if choice.hnsw_ms is None:
+            break
     return configuration
 
 
@@ -295,7 +299,12 @@ def _latency(index: Index, queries: Sequence[str], settings: SearchSettings) -> 
 
 
 def _with_front(trials: Sequence[Trial], measure: str) -> tuple[Trial, ...]:
-    """The trials, those on the Pareto front of the measure and the median latency marked."""
+    """The trials, those on the Pareto front of the measure and the median latency marked.
+
+    Means over fewer questions than the leader's are no match for it: such trials are not on the front.
+    """
+    asked = max(trial.questions for trial in trials)
+    whole = [trial for trial in trials if trial.questions == asked]
 
     def beaten(trial: Trial) -> bool:
         mine, time_ = trial.values.get(measure) or 0.0, trial.p50_ms or 0.0
@@ -303,7 +312,7 @@ def _with_front(trials: Sequence[Trial], measure: str) -> tuple[Trial, ...]:
             (other.values.get(measure) or 0.0) >= mine
             and (other.p50_ms or 0.0) <= time_
             and ((other.values.get(measure) or 0.0) > mine or (other.p50_ms or 0.0) < time_)
-            for other in trials
+            for other in whole
         )
 
-    return tuple(dataclasses.replace(trial, pareto=not beaten(trial)) for trial in trials)
+    return tuple(dataclasses.replace(trial, pareto=trial.questions == asked and not beaten(trial)) for trial in trials)

@@ -1,132 +1,244 @@
-"""What the tuning notebooks show: chunks on their text, the Pareto front, and question by question what was found."""
+"""What the tuning notebooks show of a tuning: chunks on their text, every configuration, and the decision."""
 
 from __future__ import annotations
 
 import html
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from workbench.errors import require
 from workbench.html import callout, table
-from workbench.ui.charts import INK, VARIANT_COLOURS, Nothing, _styled
+from workbench.ui.charts import INK, VARIANT_COLOURS, _styled
 from workbench.ui.lab import Html
 
 if TYPE_CHECKING:
-    from workbench.retrieval.corpus import Corpus
-    from workbench.retrieval.types import Chunk, Document
+    from workbench.retrieval.types import Chunk, Document, Span
     from workbench.tuning.tune import TuneResult
 
 _TINTS = ("56,119,205", "224,118,47")
-SHOWN_CHARACTERS = 4_000
+_EVIDENCE = "46,160,67"
+# What of a document is shown; a browser grows slow with more.
+SHOWN_CHARACTERS = 20_000
+MOST_BARS = 12
+PICKED = "picked"
+_PICKED_COLOUR = "#e0762f"
+_FRONT = ("on the Pareto front", "beaten by another")
+_TIPS = {"quality": ".3f", "p50_ms": ".1f", "p95_ms": ".1f", "megabytes": ".1f"}
 
 
-def chunk_view(document: Document, chunks: Sequence[Chunk], *, limit: int = SHOWN_CHARACTERS) -> Html:
-    """A document's text with its chunks in turning tints; what two chunks share is darker."""
-    mine = sorted((chunk for chunk in chunks if chunk.document == document.id), key=lambda chunk: chunk.start)
-    text = document.text[:limit]
-    edges = sorted({0, len(text), *(min(edge, len(text)) for chunk in mine for edge in (chunk.start, chunk.end))})
-    parts = []
-    for start, end in itertools.pairwise(edges):
-        inside = [chunk for chunk in mine if chunk.start <= start and end <= chunk.end]
-        tint = _TINTS[inside[0].number % 2] if inside else "128,128,128"
-        strength = {0: 0.0, 1: 0.16}.get(len(inside), 0.38)
-        first = any(chunk.start == start for chunk in inside)
-        border = f"border-left:2px solid rgb({tint});padding-left:2px;" if first else ""
-        title = ", ".join(f"chunk {chunk.number + 1}" for chunk in inside) or "in no chunk"
-        parts.append(
-            f"<span title='{title}' style='background:rgba({tint},{strength});{border}'>{html.escape(text[start:end])}</span>"
-        )
-    more = len(document.text) - limit
-    note = f"<p style='opacity:.7'>and {more:,} more characters</p>" if more > 0 else ""
-    sizes = f"{len(mine)} chunks of {document.id}" + (
-        f", {min(map(_length, mine))} to {max(map(_length, mine))} characters" if mine else ""
-    )
-    return Html(
-        f"<p style='margin:.2em 0'>{html.escape(sizes)}</p><div style='white-space:pre-wrap;font-family:monospace;"
-        f"font-size:12px;line-height:1.5;max-height:26em;overflow:auto'>{''.join(parts)}</div>{note}"
-    )
+def chunk_view(
+    document: Document, chunks: Sequence[Chunk], evidence: Sequence[Span] = (), *, limit: int = SHOWN_CHARACTERS
+) -> Html:
+    """A document's chunks: a strip of their sizes, and its text with them in turning tints; what two share is darker.
 
-
-def _length(chunk: Chunk) -> int:
-    return chunk.end - chunk.start
-
-
-def pareto_plot(result: TuneResult, *, width: int | str = 560) -> Any:
-    """Quality against the median latency of every configuration; the front is joined, leader and baseline are named.
-
-    Returns: an Altair chart whose points can be clicked in marimo, or `Nothing`.
+    Args:
+        evidence: stretches that questions ask for; those of this document are underlined, and a sentence says how many
+            of them no chunk holds whole.
     """
-    rows = [
-        {
-            "configuration": trial.label,
-            "quality": trial.values.get(result.measure),
-            "p50_ms": trial.p50_ms,
-            "front": "on the front" if trial.pareto else "beaten",
-            "name": "leader" if trial.label == result.leader else "baseline" if trial.label == result.baseline else "",
-            "megabytes": trial.megabytes,
-        }
-        for trial in result.trials
-        if trial.values.get(result.measure) is not None and trial.p50_ms is not None
+    mine = sorted((chunk for chunk in chunks if chunk.document == document.id), key=lambda chunk: chunk.start)
+    asked = sorted({span for span in evidence if span.document == document.id}, key=lambda span: span.start)
+    return Html(
+        f"<p style='margin:.2em 0'>{_chunk_sentence(document, mine, asked)}</p>{_strip(document, mine, asked)}"
+        + _marked_text(document.text[:limit], mine, asked)
+        + _more(len(document.text) - limit)
+    )
+
+
+def _chunk_sentence(document: Document, chunks: Sequence[Chunk], evidence: Sequence[Span]) -> str:
+    if not chunks:
+        return f"{html.escape(document.id)} has no chunks."
+    sizes = [chunk.end - chunk.start for chunk in chunks]
+    said = (
+        f"<b>{_count(len(chunks), 'chunk')}</b> of {html.escape(document.id)}, {min(sizes)} to {max(sizes)} characters."
+    )
+    if evidence:
+        whole = sum(any(chunk.start <= span.start and span.end <= chunk.end for chunk in chunks) for span in evidence)
+        cut = len(evidence) - whole
+        said += (
+            f" The <span style='border-bottom:2px solid rgb({_EVIDENCE})'>underlined</span> passages answer questions: "
+            + (f"{cut} of {len(evidence)} cut in two." if cut else f"none of {len(evidence)} is cut in two.")
+        )
+    return said
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _strip(document: Document, chunks: Sequence[Chunk], evidence: Sequence[Span]) -> str:
+    """The whole document as a bar, a box a chunk, evidence as marks below them."""
+    length = max(1, len(document.text))
+
+    def box(start: int, end: int, style: str, title: str) -> str:
+        place = f"left:{start / length:.3%};width:{(end - start) / length:.3%}"
+        return f"<div title='{html.escape(title, quote=True)}' style='position:absolute;{place};{style}'></div>"
+
+    boxes = [
+        box(
+            chunk.start,
+            chunk.end,
+            f"top:0;height:14px;background:rgba({_TINTS[chunk.number % 2]},.55)",
+            f"chunk {chunk.number + 1}: {chunk.end - chunk.start} characters",
+        )
+        for chunk in chunks
     ]
-    if not rows:
-        return Nothing("No configuration was measured.")
+    marks = [
+        box(span.start, span.end, f"top:17px;height:4px;min-width:3px;background:rgb({_EVIDENCE})", "evidence")
+        for span in evidence
+    ]
+    return f"<div style='position:relative;height:24px;margin:.3em 0'>{''.join(boxes + marks)}</div>"
+
+
+def _marked_text(text: str, chunks: Sequence[Chunk], evidence: Sequence[Span]) -> str:
+    ends = [edge for chunk in chunks for edge in (chunk.start, chunk.end)]
+    ends += [edge for span in evidence for edge in (span.start, span.end)]
+    parts = []
+    for start, end in itertools.pairwise(sorted({0, len(text), *(min(edge, len(text)) for edge in ends)})):
+        inside = [chunk for chunk in chunks if chunk.start <= start and end <= chunk.end]
+        tint = _TINTS[inside[0].number % 2] if inside else "128,128,128"
+        style = f"background:rgba({tint},{ {0: 0.0, 1: 0.2}.get(len(inside), 0.45) })"
+        if any(chunk.start == start for chunk in inside):
+            style += f";border-left:3px solid rgb({tint});padding-left:2px"
+        if any(span.start <= start and end <= span.end for span in evidence):
+            style += f";border-bottom:2px solid rgb({_EVIDENCE})"
+        title = ", ".join(f"chunk {chunk.number + 1}" for chunk in inside) or "in no chunk"
+        parts.append(f"<span title='{title}' style='{style}'>{html.escape(text[start:end])}</span>")
+    return (
+        "<div tabindex='0' style='white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;font-size:12px;"
+        f"line-height:1.5;max-height:26em;overflow:auto'>{''.join(parts)}</div>"
+    )
+
+
+def _more(characters: int) -> str:
+    return f"<p style='opacity:.7'>and {characters:,} more characters</p>" if characters > 0 else ""
+
+
+def configurations_plot(result: TuneResult, *, height: int = 280) -> Any:
+    """Every configuration: quality against the median latency, the Pareto front joined, and the best ones as bars.
+
+    Returns: an Altair chart whose points and bars are picked with a click, in both halves at once; the parameter
+        `PICKED` holds the label of what is picked. It begins with the leader.
+    """
     alt = require("altair", extra="charts")
-    x = alt.X("p50_ms:Q", title="median milliseconds a query", scale=alt.Scale(zero=False, padding=20))
-    y = alt.Y("quality:Q", title=f"{result.measure}, dev questions", scale=alt.Scale(zero=False, padding=20))
+    rows = _configuration_rows(result)
+    data = alt.Data(values=rows)
+    chosen = alt.selection_point(name=PICKED, fields=["configuration"], empty=False)
     colour = alt.Color(
         "front:N",
-        scale=alt.Scale(domain=["on the front", "beaten"], range=[VARIANT_COLOURS[0], INK]),
+        scale=alt.Scale(domain=list(_FRONT), range=[VARIANT_COLOURS[0], INK]),
         legend=alt.Legend(title=None, orient="bottom"),
     )
-    tips = [
-        "configuration:N",
-        alt.Tooltip("quality:Q", format=".3f"),
-        alt.Tooltip("p50_ms:Q", format=".1f"),
-        "megabytes:Q",
-    ]
-    data = alt.Data(values=rows)
-    front = alt.Data(
-        values=sorted((r for r in rows if r["front"] == "on the front"), key=lambda r: float(r["p50_ms"] or 0))
+    tips = ["configuration:N", *(alt.Tooltip(f"{name}:Q", format=form) for name, form in _TIPS.items())]
+    slowest = max(row["p50_ms"] for row in rows)
+    # Names stand to the right of their points, and need room there.
+    x = alt.X(
+        "p50_ms:Q", title="median milliseconds a query", scale=alt.Scale(domain=[0, slowest * 1.25 or 1], nice=False)
     )
-    line = alt.Chart(front).mark_line(interpolate="step-after", color=VARIANT_COLOURS[0], opacity=0.5).encode(x=x, y=y)
-    points = alt.Chart(data).mark_point(filled=True, size=90, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=tips)
+    y = alt.Y(
+        "quality:Q",
+        title=f"{result.measure}, dev questions",
+        scale=alt.Scale(zero=False, padding=20),
+        axis=alt.Axis(titlePadding=14),
+    )
+    front = sorted((row for row in rows if row["front"] == _FRONT[0]), key=lambda row: float(row["p50_ms"]))
+    line = (
+        alt.Chart(alt.Data(values=front))
+        .mark_line(interpolate="step-after", color=VARIANT_COLOURS[0], opacity=0.5)
+        .encode(x=x, y=y)
+    )
+    points = (
+        alt.Chart(data, name="points")
+        .mark_point(filled=True, opacity=0.9, cursor="pointer", strokeWidth=3)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            size=alt.condition(chosen, alt.value(260), alt.value(110)),
+            stroke=alt.condition(chosen, alt.value(_PICKED_COLOUR), alt.value(None)),
+            tooltip=tips,
+        )
+    )
     names = (
         alt.Chart(data)
         .transform_filter("datum.name != ''")
-        .mark_text(align="left", dx=9, dy=-7, fontSize=12, color=INK)
+        .mark_text(align="left", dx=12, dy=-7, fontSize=12, color=INK)
         .encode(x=x, y=y, text="name:N")
     )
-    chart = alt.layer(line, points, names).properties(width=width, height=280)
-    return _styled(chart, "Quality and latency of every configuration")
-
-
-def measure_bars(result: TuneResult, *, most: int = 12, width: int | str = 560) -> Any:
-    """The best configurations by the measure, as bars."""
-    frame = result.frame().head(most)
-    rows = frame.select("configuration", pl.col(result.measure).alias("value")).drop_nulls().to_dicts()
-    if not rows:
-        return Nothing("No configuration was measured.")
-    alt = require("altair", extra="charts")
-    order = [row["configuration"] for row in rows]
+    best = rows[:MOST_BARS]
     bars = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(color=VARIANT_COLOURS[0])
+        alt.Chart(alt.Data(values=best), name="bars")
+        .mark_bar(cursor="pointer", cornerRadiusEnd=2, strokeWidth=2)
         .encode(
-            x=alt.X("value:Q", title=result.measure),
-            y=alt.Y("configuration:N", sort=order, title=None, axis=alt.Axis(labelLimit=320)),
-            tooltip=["configuration:N", alt.Tooltip("value:Q", format=".3f")],
+            x=alt.X("quality:Q", title=result.measure, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4)),
+            y=alt.Y(
+                "configuration:N",
+                sort=[row["configuration"] for row in best],
+                title=None,
+                axis=alt.Axis(labelLimit=260, ticks=False, domain=False),
+            ),
+            color=colour,
+            stroke=alt.condition(chosen, alt.value(_PICKED_COLOUR), alt.value(None)),
+            opacity=alt.condition(chosen, alt.value(1), alt.value(0.6)),
+            tooltip=tips,
         )
-        .properties(width=width, height=alt.Step(22))
     )
-    return _styled(bars, f"The best {len(rows)} configurations on the dev questions")
+    picked = alt.TopLevelSelectionParameter(
+        name=PICKED,
+        select=alt.PointSelectionConfig(type="point", fields=["configuration"], toggle=False),
+        value=[{"configuration": result.leader}],
+        views=["points", "bars"],
+    )
+    chart = alt.hconcat(
+        alt.layer(line, points, names).properties(
+            width=380, height=height, title=_title(alt, "Quality and latency of every configuration")
+        ),
+        bars.properties(
+            width=200,
+            height=alt.Step(24),
+            title=_title(alt, f"The best {len(best)} on the dev questions" if len(rows) > len(best) else "By quality"),
+        ),
+        params=[picked],
+        spacing=24,
+    )
+    return _styled(chart, "")
 
 
-def questions_table(result: TuneResult, *, only_different: bool = True, limit: int = 25) -> Html:
-    """Test questions with the measure under baseline and leader, those that differ most first."""
+def _configuration_rows(result: TuneResult) -> list[dict[str, Any]]:
+    names = {result.baseline: "baseline", result.leader: "leader"}
+    return [
+        {
+            "configuration": trial.label,
+            "quality": trial.values.get(result.measure),
+            "p50_ms": trial.p50_ms or 0.0,
+            "p95_ms": trial.p95_ms,
+            "megabytes": trial.megabytes,
+            "front": _FRONT[0] if trial.pareto else _FRONT[1],
+            "name": names.get(trial.label, ""),
+        }
+        for trial in result.trials
+    ]
+
+
+def _title(alt: Any, text: str) -> Any:
+    return alt.TitleParams(text, color=INK, anchor="start", fontSize=14, fontWeight=600, offset=12)
+
+
+def picked_label(selections: Mapping[str, Any], result: TuneResult) -> str:
+    """The label of the configuration that was clicked in `configurations_plot`; that of the leader where none was.
+
+    Args:
+        selections: of `marimo.ui.altair_chart`.
+    """
+    labels = selections.get(PICKED, {}).get("configuration") or [result.leader]
+    return str(labels[0])
+
+
+def decisive_questions(result: TuneResult, *, limit: int = 25) -> Html:
+    """The test questions that baseline and leader differ on, which the decision rests on; those that differ most first."""
     if result.leader == result.baseline:
         return Html(callout("The baseline leads: there is nothing to compare it with.", "info"))
     scores = result.run.scores().filter(pl.col("scorer") == result.measure).drop_nulls("value")
@@ -134,12 +246,14 @@ def questions_table(result: TuneResult, *, only_different: bool = True, limit: i
     if result.leader not in wide.columns or result.baseline not in wide.columns:
         return Html(callout("The leader was not tried on the test questions.", "info"))
     wide = wide.with_columns((pl.col(result.leader) - pl.col(result.baseline)).alias("change"))
-    if only_different:
-        wide = wide.filter(pl.col("change") != 0)
-    wide = wide.sort(pl.col("change").abs(), descending=True)
-    asked = _asked(result)
+    wide = wide.filter(pl.col("change") != 0).sort(pl.col("change").abs(), descending=True)
+    calls = result.run.calls().unique("row_id")
+    asked = {
+        row["row_id"]: next(iter(json.loads(row["input"]).values()))
+        for row in calls.select("row_id", "input").iter_rows(named=True)
+    }
     rows = [
-        (row["row_id"], asked[row["row_id"]][0], row[result.baseline], row[result.leader], row["change"])
+        (row["row_id"], asked[row["row_id"]], row[result.baseline], row[result.leader], row["change"])
         for row in wide.head(limit).iter_rows(named=True)
     ]
     if not rows:
@@ -148,65 +262,8 @@ def questions_table(result: TuneResult, *, only_different: bool = True, limit: i
     return Html(head + table(("question", "text", "baseline", "leader", "change"), rows))
 
 
-def drill_down(result: TuneResult, corpus: Corpus, question: str) -> Html:
-    """One test question: its evidence, and what each variant found in which order, the evidence marked."""
-    asked = _asked(result)
-    if question not in asked:
-        return Html(callout(f"There is no test question {question!r}.", "warn"))
-    text, target = asked[question]
-    spans = [tuple(span) for span in target.get("evidence", [])]
-    texts = {document.id: document.text for document in corpus.documents}
-    blocks = [f"<p><b>{html.escape(text)}</b></p>"]
-    if target.get("answer"):
-        blocks.append(f"<p style='margin:.2em 0'>expected: {html.escape(str(target['answer']))}</p>")
-    for document, start, end in spans:
-        quote = " ".join(texts.get(document, "")[start:end].split())
-        blocks.append(
-            f"<p style='margin:.2em 0;opacity:.8'>evidence in {html.escape(document)}: “{html.escape(quote)}”</p>"
-        )
-    calls = result.run.calls().filter(pl.col("row_id") == question)
-    columns = []
-    for call in calls.iter_rows(named=True):
-        cells = [_passage(name, spans, texts) for name in json.loads(call["passages"] or "[]")]
-        roles = {result.leader: "leader", result.baseline: "baseline"}
-        title = f"{call['variant']} ({roles.get(call['variant'], 'finalist')})"
-        columns.append(
-            f"<div style='flex:1 1 300px;min-width:260px'><p style='margin:.3em 0'><b>{html.escape(title)}</b></p>"
-            f"{''.join(cells)}</div>"
-        )
-    return Html("".join(blocks) + f"<div style='display:flex;flex-wrap:wrap;gap:1em'>{''.join(columns)}</div>")
-
-
-def _passage(name: str, spans: Sequence[Any], texts: dict[str, str]) -> str:
-    document, _, place = name.rpartition("#")
-    start, _, end = place.partition("-")
-    low, high = int(start), int(end)
-    found = any(d == document and low < e and s < high for d, s, e in spans)
-    tint = "46,160,67" if found else "128,128,128"
-    text = " ".join(texts.get(document, "")[low:high].split())
-    shown = html.escape(text[:260]) + ("…" if len(text) > 260 else "")
-    return (
-        f"<div style='border-left:4px solid rgb({tint});background:rgba({tint},.1);padding:.4em .7em;margin:.3em 0;"
-        f"border-radius:4px;font-size:.88em'><b>{html.escape(document)}</b> {low}–{high}<br>{shown}</div>"
-    )
-
-
-def _asked(result: TuneResult) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Text and target of each test question."""
-    calls = result.run.calls().unique("row_id", maintain_order=True)
-    return {
-        row["row_id"]: (str(next(iter(json.loads(row["input"]).values()))), json.loads(row["target"] or "{}"))
-        for row in calls.iter_rows(named=True)
-    }
-
-
 def decision(result: TuneResult) -> Html:
     """The outcome in words, tinted by what it is."""
     outcome = result.decision.outcome if result.decision else "baseline"
     tint = {"better": "ok", "worse": "bad", "equivalent": "info", "baseline": "info"}.get(outcome, "warn")
     return Html(callout(result.sentence, tint))  # type: ignore[arg-type]
-
-
-def test_questions(result: TuneResult) -> dict[str, str]:
-    """Ids of the test questions by what people pick them by."""
-    return {f"{name}: {text[:90]}": name for name, (text, _) in sorted(_asked(result).items())}

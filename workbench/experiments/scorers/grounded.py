@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from workbench.errors import NotFoundError, UsageError
 from workbench.experiments.scorers.base import BaseScorer, Kind, OnError, ScoreInput, ScoreValue, as_text, brief
-from workbench.experiments.scorers.text import check_pattern, squad_tokens
+from workbench.experiments.scorers.forms import CITATION, squad_tokens
+from workbench.experiments.scorers.text import check_pattern
 
 DEFAULT_SUPPORT = "overlap"
 THRESHOLD = 0.6
@@ -25,7 +26,6 @@ ABSTAINING = (
     r"|\b(do(es)? not|don't|doesn't) (say|mention|contain|know|answer|provide|state)"
     r"|\bno (answer|information|mention)\b|\bnot (mentioned|stated|answered|in the (passages|text|context))\b|\bunanswerable\b"
 )
-_CITATION = re.compile(r"\s*\[(\d+(?:\s*,\s*\d+)*)\]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 # From pairs of (sentence, passage) to how well the passage supports the sentence, in 0..1.
@@ -40,7 +40,7 @@ def register_support(name: str, support: Support) -> None:
 
 def sentences(text: str) -> list[str]:
     """Sentences of an answer, with their citations."""
-    return [part.strip() for part in _SENTENCE.split(text) if squad_tokens(_CITATION.sub("", part))]
+    return [part.strip() for part in _SENTENCE.split(text) if squad_tokens(CITATION.sub("", part))]
 
 
 def overlap_support(pairs: Sequence[tuple[str, str]], model: str = "minilm") -> list[float]:
@@ -221,16 +221,16 @@ def citations(
 
 def _said(item: ScoreInput) -> list[str]:
     """The answer's sentences, without their citations."""
-    return [_CITATION.sub("", sentence) for sentence in sentences(as_text(item.result))]
+    return [CITATION.sub("", sentence) for sentence in sentences(as_text(item.result))]
 
 
 def _cited(item: ScoreInput) -> list[tuple[str, int, str | None]]:
     """Each sentence that cites, without its citations; the number it names; that passage, None where there is none."""
     texts = dict(enumerate((text for _, text in item.passages), 1))
     return [
-        (_CITATION.sub("", sentence), int(number), texts.get(int(number)))
+        (CITATION.sub("", sentence), int(number), texts.get(int(number)))
         for sentence in sentences(as_text(item.result))
-        for match in _CITATION.finditer(sentence)
+        for match in CITATION.finditer(sentence)
         for number in match.group(1).split(",")
     ]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import string
-import unicodedata
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from workbench.errors import UsageError
@@ -23,10 +21,48 @@ from workbench.experiments.scorers.base import (
     same_json,
     verdict,
 )
+from workbench.experiments.scorers.forms import CITATION, FORMS, squad_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exact(BaseScorer):
+class TextScorer(BaseScorer):
+    """A scorer of the answer's text against the target, or against one field of it.
+
+    Attributes:
+        field: of a target with several; an answer that is an object with that field is judged by it. A target whose field
+            is empty is not scored: whether an answer should have been given is what `abstention` judges.
+        ignore_citations: take marks such as `[1]` out of the answer first.
+    """
+
+    field: str | None = None
+    ignore_citations: bool = False
+
+    def config(self) -> dict[str, Any]:
+        """As of every scorer; settings that change nothing are left out, so that older scores stay comparable."""
+        return {
+            name: value
+            for name, value in super().config().items()
+            if not (name in ("field", "ignore_citations") and not value)
+        }
+
+    def refusal(self, item: ScoreInput) -> ScoreValue | None:
+        if self.field is not None and item.target in (None, "", []):
+            return ScoreValue(None, explanation=f"the target has no {self.field}")
+        return super().refusal(item)
+
+    def score(self, item: ScoreInput) -> ScoreValue:
+        target, result = item.target, item.result
+        if self.field is not None and isinstance(target, Mapping):
+            target = target.get(self.field)
+            if isinstance(result, Mapping) and self.field in result:
+                result = result[self.field]
+        if self.ignore_citations and isinstance(result, str):
+            result = CITATION.sub("", result)
+        return super().score(replace(item, target=target, result=result))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact(TextScorer):
     type: ClassVar[str] = "exact"
     name: str = "exact"
 
@@ -35,57 +71,69 @@ class Exact(BaseScorer):
         return verdict(same_json(result, item.target), item)
 
 
-def exact(*, name: str = "exact", on_error: OnError = "fail") -> Exact:
+def exact(
+    *, field: str | None = None, ignore_citations: bool = False, name: str = "exact", on_error: OnError = "fail"
+) -> Exact:
     """1 where the answer equals the target: text after removing outer spaces, anything else as a JSON value.
 
     An answer in text that is the JSON of the target counts as equal; the order of keys never matters.
+
+    Args:
+        field: of a target with several, what the answer is compared with; where it is empty nothing is scored.
+        ignore_citations: take marks such as `[1]` out of the answer first.
     """
-    return Exact(name=name, on_error=on_error)
+    return Exact(name=name, field=field, ignore_citations=ignore_citations, on_error=on_error)
 
 
-def normalize(text: str) -> str:
-    """Text without what seldom matters: NFKC, case, punctuation and runs of white space.
-
-    Points and commas inside a number and a minus before one stay, so that 1.5 is not 15 and -5 is not 5. Text that is
-    nothing but punctuation keeps it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    kept = []
-    for index, char in enumerate(folded):
-        if unicodedata.category(char).startswith("P"):
-            before = folded[index - 1] if index else " "
-            after = folded[index + 1 : index + 2]
-            inside = char in ".," and before.isdigit() and after.isdigit()
-            minus = char == "-" and not before.isalnum() and after.isdigit()
-            if not (inside or minus):
-                continue
-        kept.append(char)
-    return " ".join("".join(kept).split()) or " ".join(folded.split())
-
-
-def _normalized(value: Any) -> Any:
+def _normalized(value: Any, form: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return normalize(value)
+        return form(value)
     if isinstance(value, Mapping):
-        return {key: _normalized(item) for key, item in value.items()}
+        return {key: _normalized(item, form) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_normalized(item) for item in value]
+        return [_normalized(item, form) for item in value]
     return value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalized(BaseScorer):
+class Normalized(TextScorer):
     type: ClassVar[str] = "normalized"
     name: str = "normalized"
+    form: Literal["unicode", "squad"] = "unicode"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in FORMS:
+            raise UsageError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
+
+    def config(self) -> dict[str, Any]:
+        settings = super().config()
+        if self.form == "unicode":
+            del settings["form"]
+        return settings
 
     def measure(self, item: ScoreInput) -> ScoreValue:
+        form = FORMS[self.form]
         result = item.result if isinstance(item.target, str) else as_json(item.result)
-        return verdict(same_json(_normalized(result), _normalized(item.target)), item)
+        return verdict(same_json(_normalized(result, form), _normalized(item.target, form)), item)
 
 
-def normalized(*, name: str = "normalized", on_error: OnError = "fail") -> Normalized:
-    """1 where the answer equals the target after `normalize`; in objects and lists every text is normalized."""
-    return Normalized(name=name, on_error=on_error)
+def normalized(
+    *,
+    form: Literal["unicode", "squad"] = "unicode",
+    field: str | None = None,
+    ignore_citations: bool = False,
+    name: str = "normalized",
+    on_error: OnError = "fail",
+) -> Normalized:
+    """1 where the answer equals the target after normalizing both; in objects and lists every text is normalized.
+
+    Args:
+        form: `unicode` as `normalize` does; `squad` as SQuAD's exact match does (lower case, no ASCII punctuation, no
+            English articles; Rajpurkar et al. 2016).
+        field, ignore_citations: as of `exact`.
+    """
+    return Normalized(name=name, form=form, field=field, ignore_citations=ignore_citations, on_error=on_error)
 
 
 def check_pattern(pattern: str) -> None:
@@ -133,7 +181,7 @@ def regex(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contains(BaseScorer):
+class Contains(TextScorer):
     type: ClassVar[str] = "contains"
     name: str = "contains"
     ignore_case: bool = True
@@ -160,20 +208,23 @@ def contains(
     *,
     ignore_case: bool = True,
     match: Literal["all", "any"] = "all",
+    field: str | None = None,
+    ignore_citations: bool = False,
     name: str = "contains",
     on_error: OnError = "fail",
 ) -> Contains:
-    """1 where the answer contains the target's text; of a list of targets, all of them or any."""
-    return Contains(name=name, ignore_case=ignore_case, match=match, on_error=on_error)
+    """1 where the answer contains the target's text; of a list of targets, all of them or any.
 
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def squad_tokens(text: str) -> list[str]:
-    """Tokens as SQuAD's evaluation script makes them: lower case, no ASCII punctuation, no English articles."""
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    Args: `field` and `ignore_citations` as of `exact`.
+    """
+    return Contains(
+        name=name,
+        ignore_case=ignore_case,
+        match=match,
+        field=field,
+        ignore_citations=ignore_citations,
+        on_error=on_error,
+    )
 
 
 def overlap_f1(result: str, target: str) -> float:
@@ -186,7 +237,7 @@ def overlap_f1(result: str, target: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenF1(BaseScorer):
+class TokenF1(TextScorer):
     type: ClassVar[str] = "token_f1"
     name: str = "token_f1"
     kind: Kind = "continuous"
@@ -202,6 +253,11 @@ class TokenF1(BaseScorer):
         return ScoreValue(max(overlap_f1(as_text(item.result), as_text(target)) for target in targets))
 
 
-def token_f1(*, name: str = "token_f1", on_error: OnError = "fail") -> TokenF1:
-    """Overlap of the answer's and the target's tokens, 0..1; against a list of targets, the best one."""
-    return TokenF1(name=name, on_error=on_error)
+def token_f1(
+    *, field: str | None = None, ignore_citations: bool = False, name: str = "token_f1", on_error: OnError = "fail"
+) -> TokenF1:
+    """Overlap of the answer's and the target's tokens, 0..1; against a list of targets, the best one.
+
+    Args: `field` and `ignore_citations` as of `exact`.
+    """
+    return TokenF1(name=name, field=field, ignore_citations=ignore_citations, on_error=on_error)

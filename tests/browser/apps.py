@@ -1,0 +1,44 @@
+"""Notebooks as apps for a real browser: `marimo run` on a port of its own, and how chromium is started."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def marimo_app(folder: Path, notebook: str, arguments: Sequence[str] = ()) -> Iterator[str]:
+    """The address of a notebook of the workspace in `folder`, served for as long as the block runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "marimo", "run", "--headless", "--no-token", "--port", str(port), notebook]
+    with (folder / "marimo.log").open("w") as log:
+        server = subprocess.Popen([*command, "--", *arguments], cwd=folder, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(url).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()

@@ -1,0 +1,58 @@
+"""Dense search in two passes: over the directions in which vectors differ most, then exactly over what that left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.retrieval.ranking import Array, Side, top
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# Rows whose covariance tells the directions: more change nothing that can be measured.
+SAMPLE = 20_000
+# Chunks that the second pass looks at, at least, and for each one that is asked for.
+LEAST_KEPT, KEPT_EACH = 500, 10
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Vectors in few dimensions, which keep most of each cosine: their first principal components, not centred.
+
+    A query reads a quarter of the numbers that exact search reads, and its time is that of reading them. Unlike a graph it is
+    computed in a moment, and the same each time.
+
+    Attributes:
+        directions: orthonormal columns, shape (dimensions, kept). leading: the vectors along them, shape (chunks, kept).
+    """
+
+    directions: Array
+    leading: Array
+
+    @classmethod
+    def of(cls, vectors: Array, kept: int) -> Projection:
+        """The projection of unit vectors, shape (chunks, dimensions), to `kept` dimensions."""
+        import numpy as np
+
+        step = max(1, len(vectors) // SAMPLE)
+        sample = vectors[::step].astype(np.float64)
+        _, columns = np.linalg.eigh(sample.T @ sample)
+        directions = np.ascontiguousarray(columns[:, ::-1][:, :kept], dtype=np.float32)
+        return cls(directions, np.ascontiguousarray(vectors @ directions))
+
+    @property
+    def kept(self) -> int:
+        return int(self.directions.shape[1])
+
+    def search(self, vectors: Array, query: Array, count: int) -> Side:
+        """About the `count` nearest of `vectors`, with exact scores."""
+        import numpy as np
+
+        rough: npt.NDArray[np.float32] = self.leading @ (query @ self.directions)
+        pool = max(LEAST_KEPT, KEPT_EACH * count)
+        if pool >= len(rough):
+            return top(vectors @ query, count)
+        places = np.sort(np.argpartition(rough, len(rough) - pool)[len(rough) - pool :])
+        found = top(vectors[places] @ query, count)
+        return Side(places[found.places], found.scores)
