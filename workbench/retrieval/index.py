@@ -196,7 +196,8 @@ class Index:
     @cached_property
     def projection(self) -> Projection:
         """Vectors for the first of two passes, computed on first use."""
-        return Projection.of(self.vectors, self.dense_choice.kept or dense.KEPT[-1])
+        choice = self.dense_choice
+        return Projection.of(self.vectors, choice.kept or dense.KEPT[-1], choice.pool or dense.POOLS[-1])
 
     @cached_property
     def graph(self) -> dense.Graph:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from workbench.retrieval.ranking import Array, Side, top
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from workbench.retrieval.ranking import Array, Side, reach, top
 
 # Rows whose covariance tells the directions: more change nothing that can be measured.
 SAMPLE = 20_000
-# Chunks that the second pass looks at, at least, and for each one that is asked for.
-LEAST_KEPT, KEPT_EACH = 500, 10
+# Chunks that the second pass looks at, for each one that is asked for.
+POOL_EACH = 10
 
 
 @dataclass(frozen=True)
@@ -25,13 +21,15 @@ class Projection:
 
     Attributes:
         directions: orthonormal columns, shape (dimensions, kept). leading: the vectors along them, shape (chunks, kept).
+        pool: chunks that the second pass looks at, at least.
     """
 
     directions: Array
     leading: Array
+    pool: int
 
     @classmethod
-    def of(cls, vectors: Array, kept: int) -> Projection:
+    def of(cls, vectors: Array, kept: int, pool: int = 500) -> Projection:
         """The projection of unit vectors, shape (chunks, dimensions), to `kept` dimensions."""
         import numpy as np
 
@@ -39,7 +37,8 @@ class Projection:
         sample = vectors[::step].astype(np.float64)
         _, columns = np.linalg.eigh(sample.T @ sample)
         directions = np.ascontiguousarray(columns[:, ::-1][:, :kept], dtype=np.float32)
-        return cls(directions, np.ascontiguousarray(vectors @ directions))
+        # Column by column: BLAS adds a few columns to the scores at once, and is a third faster than row by row.
+        return cls(directions, np.asfortranarray(vectors @ directions), pool)
 
     @property
     def kept(self) -> int:
@@ -47,12 +46,7 @@ class Projection:
 
     def search(self, vectors: Array, query: Array, count: int) -> Side:
         """About the `count` nearest of `vectors`, with exact scores."""
-        import numpy as np
-
-        rough: npt.NDArray[np.float32] = self.leading @ (query @ self.directions)
-        pool = max(LEAST_KEPT, KEPT_EACH * count)
-        if pool >= len(rough):
-            return top(vectors @ query, count)
-        places = np.sort(np.argpartition(rough, len(rough) - pool)[len(rough) - pool :])
+        rough: Array = self.leading @ (query @ self.directions)
+        places = reach(rough, max(self.pool, POOL_EACH * count))
         found = top(vectors[places] @ query, count)
         return Side(places[found.places], found.scores)

@@ -22,6 +22,10 @@ class Side:
     scores: npt.NDArray[np.floating]
 
 
+# From so many values on, a sample of them saves time.
+_MANY = 16_384
+
+
 @dataclass(frozen=True)
 class Ranked:
     """One chunk in a ranking, with its 1-based place on each side that found it."""
@@ -31,14 +35,33 @@ class Ranked:
     ranks: dict[str, int] = field(default_factory=dict)
 
 
+def reach(values: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.int64]:
+    """Places of the `count` largest values and of all that tie with the last of them, in order of place.
+
+    Of many values a sample tells which are certainly too small, so that few are left to partition.
+    """
+    if count >= len(values):
+        return np.arange(len(values))
+    if not count:
+        return np.arange(0)
+    if len(values) >= _MANY and (sample := values[:: _MANY // 1024]).size > 4 * count:
+        # Twice what is expected to reach the last one, so that enough nearly always do.
+        rank = min(len(sample) - 1, 2 * count * len(sample) // len(values) + 16)
+        kept = np.flatnonzero(values >= np.partition(sample, len(sample) - 1 - rank)[len(sample) - 1 - rank])
+        if len(kept) >= count:
+            some = values[kept]
+            found: npt.NDArray[np.int64] = kept[some >= np.partition(some, len(some) - count)[len(some) - count]]
+            return found
+    return np.flatnonzero(values >= np.partition(values, len(values) - count)[len(values) - count])
+
+
 def top(scores: npt.NDArray[np.floating], count: int, allowed: npt.NDArray[np.bool_] | None = None) -> Side:
     """The `count` best of all scores, ties by number; chunks that are not allowed are never among them."""
     places = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
     values = scores if allowed is None else scores[places]
     if count < len(values):
         # All that tie with the last one are kept until the tie is broken by number.
-        least = np.partition(values, len(values) - count)[len(values) - count]
-        kept = np.flatnonzero(values >= least)
+        kept = reach(values, count)
         places, values = places[kept], values[kept]
     order = np.lexsort((places, -values))[:count]
     return Side(places[order].astype(np.int64), values[order])

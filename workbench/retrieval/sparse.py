@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench.errors import IntegrityError, UsageError, require
 from workbench.files import canonical_json, digest_json, short, write_atomic
+from workbench.retrieval.ranking import reach
 from workbench.retrieval.words import Words
 
 if TYPE_CHECKING:
@@ -108,10 +109,8 @@ class SparseIndex:
                 raise UsageError(f"allowed of {allowed.dtype} {allowed.shape}", hint=f"Give {self.size} truth values.")
             matching = matching & allowed
         found = np.flatnonzero(matching)
-        if 0 < k < len(found):
-            # All that reach the k-th best score, so that ties at the edge are decided by the sort below.
-            edge = np.partition(scores[found], len(found) - k)[len(found) - k]
-            found = found[scores[found] >= edge]
+        # All that reach the k-th best score, so that ties at the edge are decided by the sort below.
+        found = found[reach(scores[found], k)]
         best = found[np.argsort(-scores[found], kind="stable")[:k]]
         return best, scores[best]
 
@@ -161,15 +160,18 @@ class SparseIndex:
         import numpy as np
 
         known = [self._terms[term] for term in self._words(query) if term in self._terms]
-        matching = np.zeros(self.size, np.bool_)
         if not known:
-            return np.zeros(self.size, np.float32), matching
+            return np.zeros(self.size, np.float32), np.zeros(self.size, np.bool_)
+        scores = self._engine.get_scores_from_ids(known).astype(np.float32, copy=False)
+        if self.settings.method == "lucene":
+            # Every term adds something here, however common it is: log(1 + …) is above 0.
+            return scores, scores > 0
+        matching = np.zeros(self.size, np.bool_)
         starts, rows = self._engine.scores["indptr"], self._engine.scores["indices"]
         for term in set(known):
             matching[rows[starts[term] : starts[term + 1]]] = True
         # BM25L and BM25+ give even texts without any term a score, the same for all of them.
-        scores = np.where(matching, self._engine.get_scores_from_ids(known), np.float32(0))
-        return scores.astype(np.float32, copy=False), matching
+        return np.where(matching, scores, np.float32(0)), matching
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         if not self._terms:
