@@ -13,6 +13,7 @@ from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
 from workbench.cli.doctor import doctor_command
 from workbench.cli.experiment import compare_command, plan_command, run_command
+from workbench.cli.finetune import finetune_app
 from workbench.cli.index import index_app
 from workbench.cli.init import init_command
 from workbench.cli.model import model_app
@@ -53,6 +54,7 @@ app.command("gate")(gate_command)
 app.command("promote")(promote_command)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(index_app, name="index")
+app.add_typer(finetune_app, name="finetune")
 app.add_typer(notebooks_app, name="notebooks")
 
 

@@ -42,8 +42,8 @@ class TrainSettings(BaseModel):
         packing: several short rows in one sequence, none seeing another.
         completion_only: the loss counts the tokens of the answer alone.
         warmup: share of the steps over which the learning rate rises; it then falls as a cosine.
-        eval_every: steps between two looks at the dev split, which are also when a checkpoint is kept; None is eight times
-            a training, evenly.
+        eval_every: steps between two looks at the dev split, which are also when a checkpoint is kept; None is about eight
+            times a training, evenly.
         patience: looks without a better dev loss after which training stops; the best checkpoint is what is kept.
     """
 
@@ -113,9 +113,13 @@ class FinetuneRecipe(BaseModel):
         return digest_json(self.model_dump(mode="json"))
 
     def with_settings(self, **changes: Any) -> FinetuneRecipe:
-        """A copy with some training settings replaced, checked like new ones."""
-        settings = TrainSettings.model_validate({**self.settings.model_dump(), **changes})
-        return self.model_copy(update={"settings": settings})
+        """A copy with some training settings replaced, checked like new ones; another preset fills in what the old one did."""
+        known = self.settings.model_dump()
+        if "preset" in changes:
+            filled = PRESETS[self.settings.preset]
+            known = {name: value for name, value in known.items() if name not in filled or value != filled[name]}
+        fields = {name: getattr(self, name) for name in FinetuneRecipe.model_fields}
+        return FinetuneRecipe(**fields | {"settings": TrainSettings.model_validate(known | changes)})
 
 
 class FinetuneSpec(BaseModel):

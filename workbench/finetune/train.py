@@ -1,0 +1,431 @@
+"""Training: from a recipe to a published adapter, however often it is interrupted on the way."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from workbench.data.dataset import Dataset
+from workbench.data.store import open_dataset
+from workbench.errors import IntegrityError, NotFoundError, OutOfMemoryError, RunError, WorkbenchWarning, require
+from workbench.events.journal import JournalWriter
+from workbench.experiments.origin import now
+from workbench.finetune.build import load_base, with_adapter
+from workbench.finetune.callbacks import Recorder, Watch, callback
+from workbench.finetune.checkpoints import Checkpoint, best_of, whole_checkpoints
+from workbench.finetune.examples import Encoded, check_classes, check_kind, encode
+from workbench.finetune.order import steps_of, training_order
+from workbench.finetune.quiet import quiet
+from workbench.finetune.recipe import FinetuneRecipe
+from workbench.finetune.record import Training, TrainingRecord, peak_memory_mb, training_id
+from workbench.finetune.trainer import as_dataset, common_arguments, sft_trainer
+from workbench.finetune.watchdog import Diverged, Watchdog
+from workbench.models.adapters import AdapterFolder, find_adapter, publish_adapter
+from workbench.models.decoding import end_tokens
+from workbench.models.store import find_model
+from workbench.models.transformers_engine import _out_of_memory as out_of_memory
+from workbench.progress import Progress
+from workbench.progress import progress as progress_bar
+from workbench.workspace import Layout
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        adapter: the published adapter: that of the best checkpoint.
+        folder: the training's record and metrics, in the events store.
+        metrics: one row a step; columns as in `record.METRICS`.
+        stopped: `steps` (all were done), `patience` (the dev loss got no better), or what went wrong.
+        steps: how many were done. best_step, dev_loss: of the adapter.
+        seconds: of the call that ended the training. tokens_per_s: in its steps, without padding.
+        peak_mb: most memory of the process, on CUDA of torch there.
+        micro_batch: rows that went through the model at once, in the end.
+        too_long: id and length in tokens of train rows above the limit, which were dropped or cut.
+    """
+
+    id: str
+    adapter: AdapterFolder
+    folder: Path
+    metrics: pl.DataFrame = field(repr=False)
+    stopped: str
+    steps: int
+    best_step: int
+    dev_loss: float
+    seconds: float
+    tokens_per_s: float
+    peak_mb: float
+    micro_batch: int
+    too_long: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        why = {"steps": "all steps done", "patience": "the dev loss got no better"}.get(self.stopped, self.stopped)
+        dropped = f"; {len(self.too_long)} rows were too long" if self.too_long else ""
+        return (
+            f"{self.adapter}: dev loss {self.dev_loss:.4f} at step {self.best_step} of {self.steps} "
+            f"({why}), {self.tokens_per_s:.0f} tokens/s, peak {self.peak_mb:.0f} MB{dropped}"
+        )
+
+
+def train(
+    layout: Layout,
+    recipe: FinetuneRecipe,
+    *,
+    resume: bool = True,
+    show_progress: bool = True,
+    max_steps: int | None = None,
+    device: str | None = None,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Train the recipe's adapter and publish the best checkpoint's.
+
+    Called again after it was interrupted, it goes on from the last whole checkpoint, on a CPU in fp32 to the very weights
+    of a training that was not; after it has ended, it returns what came out.
+
+    Args:
+        resume: False begins anew.
+        max_steps: an upper bound instead of the recipe's; it makes another recipe.
+        watch: told the metrics so far, every few seconds.
+
+    Raises:
+        DataError: a split is empty, has rows without a target or too long, or holds one class.
+        NotFoundError, ModelError, UsageError: no such data set, split or model, or settings that do not fit it.
+        OutOfMemoryError: not even one row fits.
+        RunLockedError: another process is at this very training.
+        RunError: the disk is full, or training went wrong before its first checkpoint.
+    """
+    check_kind(recipe)
+    if max_steps is not None:
+        recipe = recipe.with_settings(max_steps=max_steps)
+    dataset = open_dataset(layout, recipe.dataset)
+    parts = {"train": dataset.split(recipe.train), "dev": dataset.split(recipe.dev)}
+    check_classes(parts["train"])
+    base_digest = find_model(recipe.model).digest
+    id = training_id(recipe, parts["train"].digest, parts["dev"].digest, base_digest)
+    training = Training(layout, id)
+    with training.lock():
+        if not resume:
+            shutil.rmtree(training.working, ignore_errors=True)
+            training.journal.unlink(missing_ok=True)
+        elif (found := _finished(layout, training)) is not None:
+            return found
+        session = _Session(layout, recipe, training, parts, base_digest, device)
+        try:
+            return session.run(show_progress, watch)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunError(
+                f"the disk of {training.working} is full",
+                hint="Make room and run again: training goes on from its last checkpoint.",
+            ) from error
+
+
+def _finished(layout: Layout, training: Training) -> TrainResult | None:
+    """The result of a training that has ended, where its adapter is still there."""
+    record = training.record()
+    if record is None or record.adapter is None:
+        return None
+    try:
+        adapter = find_adapter(layout, record.adapter)
+    except (NotFoundError, IntegrityError):
+        return None
+    return _result(training, record, adapter)
+
+
+def _result(training: Training, record: TrainingRecord, adapter: AdapterFolder) -> TrainResult:
+    assert record.stopped is not None
+    assert record.best_step is not None
+    assert record.dev_loss is not None
+    return TrainResult(
+        id=training.id,
+        adapter=adapter,
+        folder=training.folder,
+        metrics=training.frame(),
+        stopped=record.stopped,
+        steps=record.step,
+        best_step=record.best_step,
+        dev_loss=record.dev_loss,
+        seconds=record.seconds,
+        tokens_per_s=record.tokens_per_s,
+        peak_mb=record.peak_mb,
+        micro_batch=record.micro_batch or 0,
+        too_long=record.too_long,
+    )
+
+
+@dataclass
+class _Examples:
+    """Both splits as the trainer takes them: packed where the recipe says so, the dev split in order of length."""
+
+    train: list[dict[str, Any]]
+    dev: list[dict[str, Any]]
+    lengths: list[int]
+    too_long: tuple[tuple[str, int], ...]
+
+
+class _Session:
+    """One call of `train`: attempts with ever smaller pieces until one ends."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        recipe: FinetuneRecipe,
+        training: Training,
+        parts: Mapping[str, Dataset],
+        base_digest: str,
+        device: str | None,
+    ) -> None:
+        self.layout = layout
+        self.recipe = recipe
+        self.training = training
+        self.parts = parts
+        self.base_digest = base_digest
+        self.device = device
+        self.examples: _Examples | None = None
+        self.seconds = 0.0
+        self.tokens = 0
+        self.steps = 0
+
+    def run(self, show_progress: bool, watch: Watch | None) -> TrainResult:
+        started = time.perf_counter()
+        with quiet(), JournalWriter(self.training.journal) as journal:
+            settings = self.recipe.settings
+            micro = settings.micro_batch or settings.batch_size
+            last = self._last()
+            if last is not None:
+                micro = min(micro, last.marker.micro_batch)
+            stopped = None
+            while stopped is None:
+                last = self._last()
+                if last is not None and last.marker.ends:
+                    stopped = last.marker.ends
+                    break
+                model, tokenizer = self._load()
+                with progress_bar(self.steps, self.recipe.name, show=show_progress) as bar:
+                    try:
+                        stopped = self._attempt(model, tokenizer, micro, last, journal, bar, watch)
+                    except Diverged as error:
+                        stopped = self._gone_wrong(error)
+                    except Exception as error:
+                        if not out_of_memory(error):
+                            raise
+                        micro = self._smaller(micro, error)
+                del model
+                _free()
+        return self._finish(stopped, micro, time.perf_counter() - started)
+
+    def _last(self) -> Checkpoint | None:
+        return next(iter(whole_checkpoints(self.training.working)[::-1]), None)
+
+    def _load(self) -> tuple[Any, Any]:
+        """The base with a fresh adapter, and its tokenizer; the first time also encodes the examples."""
+        model, tokenizer, _, _, quantization = load_base(self.recipe, self.device)
+        if self.examples is None:
+            self.examples = self._encode(model, tokenizer)
+            settings = self.recipe.settings
+            self.steps = steps_of(len(self.examples.train), settings.batch_size, settings.epochs, settings.max_steps)
+            self.training.save(self._record(started_at=now(), quantization=quantization, device=str(model.device.type)))
+        return with_adapter(model, self.recipe), tokenizer
+
+    def _encode(self, model: Any, tokenizer: Any) -> _Examples:
+        context = getattr(model.config, "max_position_embeddings", None)
+        ends = end_tokens(model, tokenizer)
+        train, dev = (
+            encode(self.recipe, self.parts[name], tokenizer, ends=ends, context=context) for name in ("train", "dev")
+        )
+        rows = _rows(train, self.recipe)
+        if self.recipe.settings.packing:
+            rows = _packed(rows, train.limit)
+        ordered = sorted(_rows(dev, self.recipe), key=lambda row: len(row["input_ids"]))
+        return _Examples(rows, ordered, [len(row["input_ids"]) for row in rows], tuple(train.too_long))
+
+    def _attempt(
+        self,
+        model: Any,
+        tokenizer: Any,
+        micro: int,
+        last: Checkpoint | None,
+        journal: JournalWriter,
+        bar: Progress,
+        watch: Watch | None,
+    ) -> str:
+        """Train from `last` to the end; returns why it ended."""
+        assert self.examples is not None
+        trl = require("trl", extra="finetune")
+        settings, examples = self.recipe.settings, self.examples
+        device = str(model.device.type)
+        order = training_order(examples.lengths, settings.batch_size, self.steps, settings.seed)
+        arguments = trl.SFTConfig(
+            **common_arguments(settings, self.training.working, device, micro, self.steps),
+            max_length=settings.max_length,
+            packing=settings.packing,
+            eval_packing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        made = sft_trainer()
+        made.order, made.ends = order, None
+        # With dropout the beginning of each row is another; activation checkpointing keeps no keys and values.
+        made.share = not (settings.dropout or settings.gradient_checkpointing or settings.packing)
+        trainer = made(
+            model=model,
+            args=arguments,
+            train_dataset=as_dataset(examples.train),
+            eval_dataset=as_dataset(examples.dev),
+            processing_class=tokenizer,
+        )
+        if device == "cpu":
+            # trl keeps the adapter of a quantized base in bf16, which a CPU computes slowly.
+            for weights in model.parameters():
+                if weights.requires_grad:
+                    weights.data = weights.data.float()
+        trainer.remove_callback(require("transformers", extra="finetune").PrinterCallback)
+        recorder = Recorder(
+            self.training,
+            journal,
+            bar,
+            order=order,
+            lengths=examples.lengths,
+            batch_size=settings.batch_size,
+            patience=settings.patience,
+            device=device,
+            watch=watch,
+            watchdog=Watchdog(self._losses(0 if last is None else last.step)),
+            stop=lambda reason: setattr(trainer, "ends", reason),
+        )
+        trainer.add_callback(callback(recorder))
+        if last is not None:
+            bar.update(last.step, "goes on")
+        try:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last.path))
+        finally:
+            self.seconds += recorder.seconds
+            self.tokens += recorder.tokens
+        return trainer.ends or "steps"
+
+    def _losses(self, step: int) -> list[float]:
+        """Losses of the steps up to this one, as they were recorded."""
+        frame = self.training.frame()
+        return frame.filter(pl.col("step") <= step)["loss"].drop_nulls().to_list()
+
+    def _gone_wrong(self, error: Diverged) -> str:
+        best = best_of(whole_checkpoints(self.training.working))
+        if best is None:
+            raise RunError(
+                f"training went wrong at step {error.step}, before its first checkpoint: {error.reason}",
+                hint="Lower learning_rate, raise warmup, or look for broken rows in the train split.",
+            ) from error
+        message = (
+            f"training was stopped at step {error.step}: {error.reason}; the checkpoint of step {best.step} is kept"
+        )
+        warnings.warn(message, WorkbenchWarning, stacklevel=2)
+        return f"went wrong at step {error.step}: {error.reason}"
+
+    def _smaller(self, micro: int, error: Exception) -> int:
+        batch = self.recipe.settings.batch_size
+        if micro == 1:
+            raise OutOfMemoryError(
+                "not enough memory to train on one row",
+                hint="Lower max_length or rank, set gradient_checkpointing, use a quantized or smaller model, "
+                "or close other programs.",
+            ) from error
+        smaller = next(size for size in range(micro // 2, 0, -1) if batch % size == 0)
+        warnings.warn(
+            f"not enough memory for {micro} rows at once: training goes on with {smaller}, "
+            f"{batch // smaller} times a step, so a step is {batch} rows as before",
+            WorkbenchWarning,
+            stacklevel=2,
+        )
+        return smaller
+
+    def _record(self, **changes: Any) -> TrainingRecord:
+        """What is recorded of this training, with changes; a new record where it begins."""
+        known = self.training.record()
+        if known is None or known.adapter is not None:
+            assert self.examples is not None
+            known = TrainingRecord(
+                id=self.training.id,
+                name=self.recipe.name,
+                recipe=self.recipe,
+                train_digest=self.parts["train"].digest,
+                dev_digest=self.parts["dev"].digest,
+                base_digest=self.base_digest,
+                train_rows=len(self.parts["train"]),
+                dev_rows=len(self.parts["dev"]),
+                steps=self.steps,
+                too_long=self.examples.too_long,
+                **changes,
+            )
+        return known.model_copy(update={name: value for name, value in changes.items() if name != "started_at"})
+
+    def _finish(self, stopped: str, micro: int, seconds: float) -> TrainResult:
+        checkpoints = whole_checkpoints(self.training.working)
+        best = best_of(checkpoints)
+        if best is None:
+            raise RunError("no checkpoint of the training is whole", hint="Run again: it begins anew.")
+        begun = self._record()
+        adapter = publish_adapter(
+            self.layout,
+            best.path,
+            name=self.recipe.name,
+            base=self.recipe.model,
+            base_digest=begun.base_digest,
+            recipe_digest=self.recipe.digest,
+            quantization=begun.quantization,
+            metrics={
+                "dev_loss": best.marker.dev_loss or 0.0,
+                "step": best.step,
+                "train_rows": len(self.parts["train"]),
+            },
+        )
+        record = self._record(
+            finished_at=now(),
+            adapter=adapter.digest,
+            stopped=stopped,
+            step=checkpoints[-1].step,
+            best_step=best.step,
+            dev_loss=best.marker.dev_loss,
+            seconds=round(seconds, 3),
+            tokens=self.tokens,
+            tokens_per_s=round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
+            peak_mb=round(peak_memory_mb(begun.device), 1),
+            micro_batch=micro,
+        )
+        self.training.compact()
+        self.training.save(record)
+        shutil.rmtree(self.training.working, ignore_errors=True)
+        return _result(self.training, record, adapter)
+
+
+def _rows(encoded: Encoded, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
+    """Tokens with labels: -100 where nothing is learned."""
+    rows = []
+    for row in encoded.rows:
+        learned = row.completion_mask if recipe.settings.completion_only else [1] * len(row.input_ids)
+        labels = [token if mark else -100 for token, mark in zip(row.input_ids, learned, strict=True)]
+        rows.append({"input_ids": row.input_ids, "labels": labels})
+    return rows
+
+
+def _packed(rows: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
+    """Rows put together up to `length` tokens, none cut, each with the lengths of what is in it."""
+    trl = require("trl", extra="finetune")
+    packed: list[dict[str, Any]] = trl.pack_dataset(as_dataset(rows), length, "bfd").to_list()
+    return packed
+
+
+def _free() -> None:
+    torch = require("torch", extra="finetune")
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
