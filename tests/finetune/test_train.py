@@ -398,7 +398,7 @@ def test_settings_that_change_make_another_recipe(layout: Layout) -> None:
 
 def test_the_shipped_recipe_reads() -> None:
     recipe = read_recipe(Layout.find(ROOT), ROOT / "adapters" / "triage.yaml")
-    assert (recipe.name, recipe.model, recipe.settings.rank) == ("triage", STARTER, 8)
+    assert (recipe.name, recipe.model, recipe.settings.rank) == ("triage", STARTER, 16)
 
 
 @pytest.mark.slow

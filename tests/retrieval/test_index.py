@@ -325,7 +325,8 @@ def test_ten_kills_leave_no_half_index_and_lose_no_embedding(
 @pytest.mark.slow
 def test_two_processes_that_build_the_same_index_make_one(layout: Layout, started: list[subprocess.Popen[str]]) -> None:
     started += [_start(layout, 0.001), _start(layout, 0.001)]
-    said = [process.communicate()[0].split()[-1] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
+    # Not by communicate(), which does not see what was read along with the first line.
+    said = [process.stdout.read().split()[-1] for process in started if process.stdout is not None]
+    assert [process.wait() for process in started] == [0, 0]
     assert len(set(said)) == 1
     assert [index.digest for index in list_indexes(layout)] == [said[0]]

@@ -8,15 +8,14 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from workbench.data.dataset import Dataset
 from workbench.data.store import open_dataset
-from workbench.errors import IntegrityError, NotFoundError, OutOfMemoryError, RunError, WorkbenchWarning, require
+from workbench.errors import OutOfMemoryError, RunError, WorkbenchWarning, require
 from workbench.events.journal import JournalWriter
 from workbench.experiments.origin import now
 from workbench.finetune.build import load_base, with_adapter
@@ -27,9 +26,10 @@ from workbench.finetune.order import steps_of, training_order
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.finetune.record import Training, TrainingRecord, peak_memory_mb, training_id
+from workbench.finetune.result import TrainResult, finished, result_of
 from workbench.finetune.trainer import as_dataset, common_arguments, sft_trainer
 from workbench.finetune.watchdog import Diverged, Watchdog
-from workbench.models.adapters import AdapterFolder, find_adapter, publish_adapter
+from workbench.models.adapters import publish_adapter
 from workbench.models.decoding import end_tokens
 from workbench.models.store import find_model
 from workbench.models.transformers_engine import _out_of_memory as out_of_memory
@@ -37,44 +37,7 @@ from workbench.progress import Progress
 from workbench.progress import progress as progress_bar
 from workbench.workspace import Layout
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training came to.
-
-    Attributes:
-        adapter: the published adapter: that of the best checkpoint.
-        folder: the training's record and metrics, in the events store.
-        metrics: one row a step; columns as in `record.METRICS`.
-        stopped: `steps` (all were done), `patience` (the dev loss got no better), or what went wrong.
-        steps: how many were done. best_step, dev_loss: of the adapter.
-        seconds: of the call that ended the training. tokens_per_s: in its steps, without padding.
-        peak_mb: most memory of the process, on CUDA of torch there.
-        micro_batch: rows that went through the model at once, in the end.
-        too_long: id and length in tokens of train rows above the limit, which were dropped or cut.
-    """
-
-    id: str
-    adapter: AdapterFolder
-    folder: Path
-    metrics: pl.DataFrame = field(repr=False)
-    stopped: str
-    steps: int
-    best_step: int
-    dev_loss: float
-    seconds: float
-    tokens_per_s: float
-    peak_mb: float
-    micro_batch: int
-    too_long: tuple[tuple[str, int], ...] = ()
-
-    def __str__(self) -> str:
-        why = {"steps": "all steps done", "patience": "the dev loss got no better"}.get(self.stopped, self.stopped)
-        dropped = f"; {len(self.too_long)} rows were too long" if self.too_long else ""
-        return (
-            f"{self.adapter}: dev loss {self.dev_loss:.4f} at step {self.best_step} of {self.steps} "
-            f"({why}), {self.tokens_per_s:.0f} tokens/s, peak {self.peak_mb:.0f} MB{dropped}"
-        )
+__all__ = ["TrainResult", "train"]
 
 
 def train(
@@ -117,7 +80,7 @@ def train(
         if not resume:
             shutil.rmtree(training.working, ignore_errors=True)
             training.journal.unlink(missing_ok=True)
-        elif (found := _finished(layout, training)) is not None:
+        elif (found := finished(layout, training)) is not None:
             return found
         session = _Session(layout, recipe, training, parts, base_digest, device)
         try:
@@ -129,39 +92,6 @@ def train(
                 f"the disk of {training.working} is full",
                 hint="Make room and run again: training goes on from its last checkpoint.",
             ) from error
-
-
-def _finished(layout: Layout, training: Training) -> TrainResult | None:
-    """The result of a training that has ended, where its adapter is still there."""
-    record = training.record()
-    if record is None or record.adapter is None:
-        return None
-    try:
-        adapter = find_adapter(layout, record.adapter)
-    except (NotFoundError, IntegrityError):
-        return None
-    return _result(training, record, adapter)
-
-
-def _result(training: Training, record: TrainingRecord, adapter: AdapterFolder) -> TrainResult:
-    assert record.stopped is not None
-    assert record.best_step is not None
-    assert record.dev_loss is not None
-    return TrainResult(
-        id=training.id,
-        adapter=adapter,
-        folder=training.folder,
-        metrics=training.frame(),
-        stopped=record.stopped,
-        steps=record.step,
-        best_step=record.best_step,
-        dev_loss=record.dev_loss,
-        seconds=record.seconds,
-        tokens_per_s=record.tokens_per_s,
-        peak_mb=record.peak_mb,
-        micro_batch=record.micro_batch or 0,
-        too_long=record.too_long,
-    )
 
 
 @dataclass
@@ -404,7 +334,7 @@ class _Session:
         self.training.compact()
         self.training.save(record)
         shutil.rmtree(self.training.working, ignore_errors=True)
-        return _result(self.training, record, adapter)
+        return result_of(self.training, record, adapter)
 
 
 def _rows(encoded: Encoded, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
