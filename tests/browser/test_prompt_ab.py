@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.browser.apps import CHROMIUM, FLAGS, marimo_app
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -29,37 +18,8 @@ def app(tmp_path: Path) -> Iterator[str]:
     for name in ("datasets", "prompts", "policies", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "workbench.toml", tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = [
-        "--headless",
-        "--no-token",
-        "--port",
-        str(port),
-        "notebooks/prompt_ab.py",
-        "--",
-        "--limit",
-        "6",
-        "--shots",
-        "2",
-    ]
-    with (tmp_path / "marimo.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "marimo", "run", *options], cwd=tmp_path, stdout=log, stderr=log
-        )
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            for _ in range(120):
-                try:
-                    urllib.request.urlopen(url).close()
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield url
-        finally:
-            server.terminate()
-            server.wait()
+    with marimo_app(tmp_path, "notebooks/prompt_ab.py", ["--limit", "6", "--shots", "2"]) as url:
+        yield url
 
 
 @pytest.mark.slow

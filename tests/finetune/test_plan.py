@@ -119,7 +119,7 @@ def test_a_pilot_that_runs_out_of_memory_tells_no_time(layout: Layout, monkeypat
     def fail(*arguments: Any) -> str:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(train._Session, "_attempt", fail)
+    monkeypatch.setattr(train.Session, "attempt", fail)
     with pytest.warns(UserWarning, match="memory ran out in the pilot"):
         assert plan(layout, make_recipe(layout)).pilot is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workbench.cli.common import print_json
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ app = typer.Typer(no_args_is_help=True, help="Import, list, show, compare, split
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@VERSION or NAME@DIGEST.")]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @app.command("import")
@@ -65,7 +61,7 @@ def import_command(
         unlabelled=unlabelled,
     )
     if as_json:
-        _print_json(_summary(dataset))
+        print_json(_summary(dataset))
         return
     splits = ", ".join(f"{split} {count}" for split, count in dataset.splits().items())
     Console().print(f"[bold]{escape(name)}[/bold]: {len(dataset)} rows ({escape(splits)})", highlight=False)
@@ -79,7 +75,7 @@ def ls_command(as_json: Json = False) -> None:
 
     listings = list_datasets(Layout.find())
     if as_json:
-        _print_json([vars(listing) for listing in listings])
+        print_json([vars(listing) for listing in listings])
         return
     table = Table("name", "rows", "splits", "digest", "version", "about")
     for found in listings:
@@ -108,7 +104,7 @@ def show_command(name: Reference, as_json: Json = False) -> None:
     ]
     first = list(dataset.head(5).records())
     if as_json:
-        _print_json({**summary, "versions": kept, "head": first})
+        print_json({**summary, "versions": kept, "head": first})
         return
     console = Console()
     console.print(f"[bold]{escape(dataset.name)}[/bold]  {escape(dataset.spec.description)}", highlight=False)
@@ -138,7 +134,7 @@ def diff_command(
 
     result = diff(_either(before, id), _either(after, id))
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         Console().print(escape(str(result)), highlight=False, soft_wrap=True)
 
@@ -162,7 +158,7 @@ def split_command(name: Reference, as_json: Json = False) -> None:
     dataset = open_dataset(Layout.find(), name)
     splits = dataset.splits()
     if as_json:
-        _print_json({"name": dataset.name, "rows": len(dataset), "splits": splits})
+        print_json({"name": dataset.name, "rows": len(dataset), "splits": splits})
         return
     table = Table("split", "rows", "share")
     for split, count in splits.items():
@@ -223,7 +219,7 @@ def curate_command(
             "report": str(made.folder / "report.json"),
             "html": str(made.html),
         }
-        _print_json(shown)
+        print_json(shown)
         return
     console = Console()
     table = Table("check", "dropped", "masked", "flagged", "", title=escape(report.headline), title_justify="left")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from workbench.cli.common import print_json
 from workbench.errors import UsageError, WorkbenchError
 from workbench.workspace import Layout
 
@@ -32,7 +32,7 @@ def plan_command(file: File, as_json: Json = False) -> None:
 
     plan = read_experiment(Layout.find(), file).plan()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "calls": plan.calls,
                 "tokens_in": plan.tokens_in,
@@ -72,7 +72,7 @@ def run_command(
     if schema:
         from workbench.experiments.spec_schema import experiment_schema
 
-        _print_json(experiment_schema())
+        print_json(experiment_schema())
         return
     layout = Layout.find()
     if show_list:
@@ -94,7 +94,7 @@ def run_command(
     if len(run.manifest.variants) > 1:
         _show(run, run.compare(), as_json)
     elif as_json:
-        _print_json(
+        print_json(
             {"run_id": run.id, "complete": run.complete, "failed": run.failed, "summary": run.summary().to_dicts()}
         )
     else:
@@ -125,7 +125,7 @@ def compare_command(
             open_run(Layout.find(), earlier), variant=variant, earlier_variant=over, margin=margin
         )
         if as_json:
-            _print_json({"shared": asdict(across.shared), "comparison": across.comparison.to_json()})
+            print_json({"shared": asdict(across.shared), "comparison": across.comparison.to_json()})
         else:
             typer.echo(str(across))
         return
@@ -142,9 +142,7 @@ def compare_command(
 def _show(run: Run, comparison: Comparison, as_json: bool) -> None:
     if as_json:
         decisions = [comparison.decision(name).to_json() for name in comparison.variants]
-        _print_json(
-            {"run_id": run.id, "failed": run.failed, "decisions": decisions, "comparison": comparison.to_json()}
-        )
+        print_json({"run_id": run.id, "failed": run.failed, "decisions": decisions, "comparison": comparison.to_json()})
         return
     typer.echo(f"run {run.id}: {len(run.calls())} calls, {run.failed} failed")
     typer.echo(str(comparison))
@@ -167,7 +165,7 @@ def _list_runs(layout: Layout, as_json: bool) -> None:
         for run in list_runs(layout)
     ]
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     table = Table("run", "experiment", "data set", "variants", "calls", "failed", box=None, pad_edge=False)
     for record in records:
@@ -195,7 +193,3 @@ def _run_notebook(file: Path, arguments: list[str]) -> None:
     code = subprocess.run([sys.executable, str(file), *arguments], env=environment).returncode
     if code:
         raise WorkbenchError(f"{file} failed", hint="The messages above say where.")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from workbench.cli.common import current_workspace, print_json
 from workbench.finetune.formats import Dtype, Format, GgufType
-from workbench.workspace import Layout, use
 
 if TYPE_CHECKING:
     from workbench.finetune.train import TrainResult
@@ -32,16 +32,6 @@ Precision = Annotated[
 ]
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _layout() -> Layout:
-    layout = Layout.find()
-    use(layout)
-    return layout
-
-
 @finetune_app.command("plan")
 def plan_command(
     file: File,
@@ -54,10 +44,10 @@ def plan_command(
     from workbench.finetune.plan import plan
     from workbench.finetune.recipe import read_recipe
 
-    layout = _layout()
+    layout = current_workspace()
     found = plan(layout, read_recipe(layout, file), pilot=pilot, show_progress=not as_json)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         typer.echo(str(found))
     if not found.fits:
@@ -77,14 +67,14 @@ def run_command(
     from workbench.finetune.recipe import read_recipe
     from workbench.finetune.train import train
 
-    layout = _layout()
+    layout = current_workspace()
     recipe = read_recipe(layout, file)
     if not anyway:
         plan(layout, recipe, pilot=False).require_fit()
     give_back_at_once()
     result = train(layout, recipe, resume=not fresh, show_progress=not as_json)
     if as_json:
-        _print_json(_of_result(result))
+        print_json(_of_result(result))
         return
     typer.echo(str(result))
     rows = result.metrics.select("step", "loss", "dev_loss").rows()
@@ -100,7 +90,7 @@ def ls(as_json: Json = False) -> None:
     from workbench.finetune.record import list_trainings
     from workbench.models.adapters import list_adapters
 
-    layout = _layout()
+    layout = current_workspace()
     adapters = [_of_adapter(adapter) for adapter in list_adapters(layout)]
     open_ones = [
         {"id": record.id, "name": record.name, "step": record.step, "steps": record.steps, "begun": record.started_at}
@@ -108,7 +98,7 @@ def ls(as_json: Json = False) -> None:
         if record.adapter is None
     ]
     if as_json:
-        _print_json({"adapters": adapters, "trainings": open_ones})
+        print_json({"adapters": adapters, "trainings": open_ones})
         return
     table = Table("adapter", "digest", "base", "rank", "modules", "dev loss", "MB", box=None, pad_edge=False)
     for adapter in adapters:
@@ -135,11 +125,11 @@ def show(
     """Show what an adapter is and was trained on; its bytes are verified."""
     from workbench.models.adapters import find_adapter, verify_adapter
 
-    adapter = find_adapter(_layout(), name)
+    adapter = find_adapter(current_workspace(), name)
     verify_adapter(adapter)
     facts = {**_of_adapter(adapter), "path": str(adapter.path), "use": _use(adapter)}
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     for key, value in facts.items():
         typer.echo(f"{key:<16} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
@@ -163,7 +153,7 @@ def merge_command(
     from workbench.finetune.merge import merge
 
     result = merge(
-        _layout(),
+        current_workspace(),
         name,
         out=out,
         name=called,
@@ -177,7 +167,7 @@ def merge_command(
     model = called or str(result.model.path)
     if as_json:
         facts = {"adapter": result.adapter.digest, "path": str(result.model.path), "digest": result.model.digest}
-        _print_json({**facts, "dtype": result.dtype, "model": model, "agreement": result.agreement.to_json()})
+        print_json({**facts, "dtype": result.dtype, "model": model, "agreement": result.agreement.to_json()})
         return
     typer.echo(str(result))
     typer.echo(f'use it:  Pipeline(model="{model}", …)')
@@ -203,7 +193,7 @@ def export_command(
     from workbench.finetune.export import export
 
     result = export(
-        _layout(),
+        current_workspace(),
         name,
         out=out,
         format=format,
@@ -221,7 +211,7 @@ def export_command(
         return
     facts = {"adapter": result.adapter.digest, "path": str(result.path), "format": result.format}
     checked = result.agreement.to_json() if result.agreement else None
-    _print_json({**facts, "digest": result.digest, "bytes": result.size, "agreement": checked})
+    print_json({**facts, "digest": result.digest, "bytes": result.size, "agreement": checked})
 
 
 def _prompt(file: Path | None) -> Prompt | None:

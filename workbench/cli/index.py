@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from workbench.cli.common import current_workspace, print_json
 from workbench.errors import UsageError
 from workbench.validation import first_fault
-from workbench.workspace import Layout, use
+from workbench.workspace import Layout
 
 if TYPE_CHECKING:
     from workbench.retrieval.corpus import Corpus
@@ -25,16 +26,6 @@ CorpusPath = Annotated[
     str, typer.Option("--corpus", help="A folder, a .jsonl file, a BEIR folder, SQuAD's .json, or python-reference.")
 ]
 Reference = Annotated[str, typer.Argument(help="An index by name, or a beginning of its digest.")]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _layout() -> Layout:
-    layout = Layout.find()
-    use(layout)
-    return layout
 
 
 def _corpus(path: str, quiet: bool = False) -> Corpus:
@@ -68,9 +59,11 @@ def build(
         chunker = ChunkerSettings.model_validate({"kind": kind, "size": size, "overlap": overlap})
     except ValidationError as error:
         raise UsageError(first_fault(error, "chunker")) from None
-    found = Index.build(_layout(), _corpus(corpus, as_json), IndexRecipe(chunker=chunker, embedder=embedder), name=name)
+    found = Index.build(
+        current_workspace(), _corpus(corpus, as_json), IndexRecipe(chunker=chunker, embedder=embedder), name=name
+    )
     if as_json:
-        _print_json(describe(found))
+        print_json(describe(found))
     else:
         typer.echo(str(found))
 
@@ -81,9 +74,9 @@ def ls(as_json: Json = False) -> None:
     from workbench.files import short
     from workbench.retrieval.index import describe, list_indexes
 
-    records = [describe(index) for index in list_indexes(_layout())]
+    records = [describe(index) for index in list_indexes(current_workspace())]
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     table = Table("index", "digest", "corpus", "documents", "chunks", "embedder", "MB", box=None, pad_edge=False)
     for record in records:
@@ -104,10 +97,10 @@ def show(name: Reference, as_json: Json = False) -> None:
     """Show what an index is and was made from; its bytes are verified."""
     from workbench.retrieval.index import Index, describe
 
-    index = Index.open(_layout(), name)
+    index = Index.open(current_workspace(), name)
     facts = {**describe(index), "left_out": index.manifest.rejected}
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     for key, value in facts.items():
         typer.echo(f"{key:<16} {json.dumps(value) if isinstance(value, dict) else value}")
@@ -118,10 +111,10 @@ def diff(before: Reference, after: Reference, as_json: Json = False) -> None:
     """Compare two indexes: settings, and documents added, removed and changed."""
     from workbench.retrieval.index import diff_indexes, find_index
 
-    layout = _layout()
+    layout = current_workspace()
     found = diff_indexes(find_index(layout, before), find_index(layout, after))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for key, (old, new) in found["settings"].items():
         typer.echo(f"{key}: {old} → {new}")
@@ -149,9 +142,9 @@ def search(
         settings = SearchSettings.model_validate({"k": k, "mode": mode, "candidates": max(50, k)})
     except ValidationError as error:
         raise UsageError(first_fault(error)) from None
-    hits = Index.open(_layout(), name).search(query, settings=settings, access=access or ())
+    hits = Index.open(current_workspace(), name).search(query, settings=settings, access=access or ())
     if as_json:
-        _print_json([{"id": h.chunk.id, "score": h.score, "ranks": dict(h.ranks), "text": h.chunk.text} for h in hits])
+        print_json([{"id": h.chunk.id, "score": h.score, "ranks": dict(h.ranks), "text": h.chunk.text} for h in hits])
         return
     console = Console(highlight=False)
     for number, hit in enumerate(hits, 1):
@@ -179,7 +172,7 @@ def tune(
     from workbench.tuning.space import read_space
     from workbench.tuning.tune import tune as run_tune
 
-    layout = _layout()
+    layout = current_workspace()
     found = _corpus(corpus, as_json)
     dev, test = _questions(layout, found, questions, queries, qrels)
     if strategy not in ("auto", "grid", "halving", "optuna"):
@@ -196,7 +189,7 @@ def tune(
         show_progress=not as_json,
     )
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
         return
     typer.echo(str(result))
     typer.echo(
@@ -216,14 +209,14 @@ def answer(
     from workbench.experiments.run import open_run
     from workbench.tuning.answers import answer_experiment
 
-    layout = _layout()
+    layout = current_workspace()
     experiment = answer_experiment(layout, open_run(layout, run), limit=limit)
     answered = experiment.run(stop_early=stop_early, show_progress=not as_json)
     comparison = answered.compare() if len(experiment.variants) > 1 else None
     if as_json:
         summary = answered.summary().to_dicts()
         shown = comparison.to_json() if comparison else None
-        _print_json({"run_id": answered.id, "failed": answered.failed, "summary": summary, "comparison": shown})
+        print_json({"run_id": answered.id, "failed": answered.failed, "summary": summary, "comparison": shown})
         return
     typer.echo(f"run {answered.id}: {len(answered.calls())} calls, {answered.failed} failed")
     if comparison is None:

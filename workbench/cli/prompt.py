@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from workbench.cli.common import print_json
 from workbench.files import short
 from workbench.workspace import Layout
 
@@ -18,10 +18,6 @@ prompt_app = typer.Typer(no_args_is_help=True, help="Prompts: save, list, compar
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.")]
 Reference = Annotated[str, typer.Argument(metavar="PROMPT", help="NAME, NAME@3, or a file.")]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @prompt_app.command("save")
@@ -39,7 +35,7 @@ def save(
     prompt = Prompt.from_file(file or layout.prompts / f"{name}.md")
     version = save_prompt(layout, name, prompt, message=message)
     if as_json:
-        _print_json({"name": name, "version": version, "digest": prompt.digest})
+        print_json({"name": name, "version": version, "digest": prompt.digest})
     else:
         typer.echo(f"{name}@{version}  {short(prompt.digest)}")
 
@@ -54,7 +50,7 @@ def ls(as_json: Json = False) -> None:
     files = sorted(path.stem for path in layout.prompts.glob("*.md")) if layout.prompts.is_dir() else []
     unsaved = [name for name in files if name not in newest]
     if as_json:
-        _print_json([saved.to_json() for saved in newest.values()] + [{"name": n, "version": None} for n in unsaved])
+        print_json([saved.to_json() for saved in newest.values()] + [{"name": n, "version": None} for n in unsaved])
         return
     table = Table("name", "version", "digest", "saved", "message", box=None, pad_edge=False)
     for saved in newest.values():
@@ -71,7 +67,7 @@ def show(prompt: Reference, as_json: Json = False) -> None:
 
     found = find_prompt(Layout.find(), prompt)
     if as_json:
-        _print_json({"digest": found.digest, **found.model_dump(mode="json")})
+        print_json({"digest": found.digest, **found.model_dump(mode="json")})
     else:
         typer.echo(found.to_text(), nl=False)
 
@@ -84,7 +80,7 @@ def diff(before: Reference, after: Reference, as_json: Json = False) -> None:
     layout = Layout.find()
     found = find_prompt(layout, before).diff(find_prompt(layout, after))
     if as_json:
-        _print_json({"changed": bool(found), "lines": list(found.lines)})
+        print_json({"changed": bool(found), "lines": list(found.lines)})
     else:
         typer.echo(str(found))
 
@@ -96,7 +92,7 @@ def log(name: Name, as_json: Json = False) -> None:
 
     versions = prompt_log(Layout.find(), name)
     if as_json:
-        _print_json([saved.to_json() for saved in versions])
+        print_json([saved.to_json() for saved in versions])
         return
     table = Table("version", "digest", "saved", "message", box=None, pad_edge=False)
     for saved in versions:
@@ -117,6 +113,6 @@ def rollback(
 
     version = rollback_prompt(Layout.find(), name, to=to)
     if as_json:
-        _print_json({"name": name, "version": version})
+        print_json({"name": name, "version": version})
     else:
         typer.echo(f"{name}@{version}, and prompts/{name}.md")

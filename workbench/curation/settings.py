@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,16 +22,7 @@ Check = Literal[
     "class-balance",
 ]
 Action = Literal["drop", "flag", "skip"]
-CHECKS: tuple[Check, ...] = (
-    "empty",
-    "personal-data",
-    "leakage",
-    "exact-duplicates",
-    "near-duplicates",
-    "length-outliers",
-    "label-noise",
-    "class-balance",
-)
+CHECKS: tuple[Check, ...] = get_args(Check)
 
 # What names or reaches a person. Places and dates are left out: on their own they point at nobody.
 ENTITIES = (

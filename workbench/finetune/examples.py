@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.data.dataset import Dataset
+from workbench.data.store import open_dataset
 from workbench.errors import DataError, ModelError, UsageError
 from workbench.finetune.recipe import FinetuneRecipe, TooLong
 from workbench.models.chat import chat_text, chat_tokens
 from workbench.models.engine import Message
 from workbench.pipeline.prompt import output_text
+from workbench.workspace import Layout
 
 # Tokenizers without a limit say so with a number like 1e30.
 _NO_LIMIT = 1 << 30
@@ -193,6 +195,21 @@ def _marked(tokenizer: Any, messages: Sequence[Message], whole: list[int]) -> li
     found = tokenizer.apply_chat_template(dumped, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     mask = list(found["assistant_masks"])[: len(whole)]
     return mask if found["input_ids"][: len(whole)] == whole and any(mask) else None
+
+
+def open_splits(layout: Layout, recipe: FinetuneRecipe) -> dict[str, Dataset]:
+    """The recipe's splits as `train` and `dev`, of which there is something to learn.
+
+    Raises:
+        UsageError: the recipe is of a kind that cannot be trained yet.
+        NotFoundError: no such data set or split.
+        DataError: all rows of the train split have the same target.
+    """
+    check_kind(recipe)
+    dataset = open_dataset(layout, recipe.dataset)
+    parts = {"train": dataset.split(recipe.train), "dev": dataset.split(recipe.dev)}
+    check_classes(parts["train"])
+    return parts
 
 
 def check_kind(recipe: FinetuneRecipe) -> None:

@@ -20,7 +20,7 @@ from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.finetune.record import Training
 from workbench.models.store import find_model
-from workbench.models.transformers_engine import _out_of_memory
+from workbench.models.transformers_engine import out_of_memory
 from workbench.progress import progress
 from workbench.workspace import Layout, Settings
 
@@ -64,19 +64,19 @@ def run_pilot(
     short = recipe.with_settings(max_steps=PILOT_STEPS, eval_every=PILOT_STEPS)
     with tempfile.TemporaryDirectory(prefix="workbench-pilot-") as folder, quiet():
         training = Training(Layout(Path(folder), Settings()), "pilot")
-        session = train._Session(
+        session = train.Session(
             Layout(Path(folder), Settings()), short, training, parts, find_model(recipe.model).digest, device
         )
         with JournalWriter(training.journal) as journal, progress(PILOT_STEPS, "Pilot", show=show_progress) as bar:
-            model, tokenizer = session._load()
+            model, tokenizer = session.load()
             assert session.examples is not None
             dev = session.examples.dev
             looked = dev[:: -(-len(dev) // PILOT_DEV)]
             session.examples = dataclasses.replace(session.examples, dev=looked)
             try:
-                session._attempt(model, tokenizer, micro, None, journal, bar, None)
+                session.attempt(model, tokenizer, micro, None, journal, bar, None)
             except Exception as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 warnings.warn("memory ran out in the pilot, so no time is told", WorkbenchWarning, stacklevel=4)
                 return None

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from workbench.data.dataset import Dataset
-from workbench.data.store import open_dataset
 from workbench.errors import OutOfMemoryError, RunError, require
 from workbench.finetune.checkpoints import KEPT
-from workbench.finetune.examples import check_classes, check_kind
+from workbench.finetune.examples import open_splits
 from workbench.finetune.memory import (
     MB,
     MemoryEstimate,
@@ -21,15 +20,15 @@ from workbench.finetune.memory import (
     estimate_memory,
     quantization,
 )
-from workbench.finetune.order import steps_of, training_order
+from workbench.finetune.order import look_every, steps_of, training_order
 from workbench.finetune.pilot import Pilot, run_pilot
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.finetune.record import Training
-from workbench.finetune.train import _Examples, _Session
+from workbench.finetune.train import Examples, Session
 from workbench.html import callout, table
 from workbench.models.store import find_model
-from workbench.models.transformers_engine import _best_device
+from workbench.models.transformers_engine import best_device
 from workbench.workspace import Layout
 
 _T = TypeVar("_T")
@@ -179,17 +178,14 @@ def plan(
         DataError: a split is empty, has rows without a target or too long, or holds one class.
         NotFoundError, ModelError, UsageError: no such data set, split or model, or settings that do not fit it.
     """
-    check_kind(recipe)
-    dataset = open_dataset(layout, recipe.dataset)
-    parts = {"train": dataset.split(recipe.train), "dev": dataset.split(recipe.dev)}
-    check_classes(parts["train"])
-    device = device or _best_device(require("torch", extra="finetune"))
+    parts = open_splits(layout, recipe)
+    device = device or best_device(require("torch", extra="finetune"))
     examples = _examples(layout, recipe, parts, device)
     settings = recipe.settings
     micro = settings.micro_batch or settings.batch_size
     steps = steps_of(len(examples.train), settings.batch_size, settings.epochs, settings.max_steps)
     order = training_order(examples.lengths, settings.batch_size, steps, settings.seed)
-    every = settings.eval_every or -(-steps // 8)
+    every = look_every(steps, settings.eval_every)
     memory = _memory(recipe, examples, order, device)
     free = available_mb(device)
     place = layout.root / ".workbench"
@@ -233,23 +229,23 @@ def plan(
     )
 
 
-def _examples(layout: Layout, recipe: FinetuneRecipe, parts: Mapping[str, Dataset], device: str) -> _Examples:
+def _examples(layout: Layout, recipe: FinetuneRecipe, parts: Mapping[str, Dataset], device: str) -> Examples:
     transformers = require("transformers", extra="finetune")
     folder = find_model(recipe.model)
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-        session = _Session(layout, recipe, Training(layout, "plan"), parts, folder.digest, device)
-        return session._encode(base_on_meta(folder, device), tokenizer)
+        session = Session(layout, recipe, Training(layout, "plan"), parts, folder.digest, device)
+        return session.encode(base_on_meta(folder, device), tokenizer)
 
 
-def _memory(recipe: FinetuneRecipe, examples: _Examples, order: Sequence[int], device: str) -> MemoryEstimate:
+def _memory(recipe: FinetuneRecipe, examples: Examples, order: Sequence[int], device: str) -> MemoryEstimate:
     """By the first rows of the first step, which are the longest there are."""
     micro = recipe.settings.micro_batch or recipe.settings.batch_size
     return estimate_memory(recipe, [examples.train[row] for row in order[:micro]], device)
 
 
 def _alternatives(
-    recipe: FinetuneRecipe, examples: _Examples, order: Sequence[int], device: str, free: float
+    recipe: FinetuneRecipe, examples: Examples, order: Sequence[int], device: str, free: float
 ) -> tuple[Alternative, ...]:
     """For each way to take less, the settings closest to the recipe's that fit."""
     settings = recipe.settings
@@ -286,7 +282,7 @@ def _first(kind: Sequence[Mapping[str, Any]], fitting: Callable[[Mapping[str, An
     return found
 
 
-def _learned(examples: _Examples, row: int) -> int:
+def _learned(examples: Examples, row: int) -> int:
     return sum(label != -100 for label in examples.train[row]["labels"])
 
 

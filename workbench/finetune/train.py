@@ -14,14 +14,13 @@ from typing import Any
 import polars as pl
 
 from workbench.data.dataset import Dataset
-from workbench.data.store import open_dataset
 from workbench.errors import OutOfMemoryError, RunError, WorkbenchWarning, require
 from workbench.events.journal import JournalWriter
 from workbench.experiments.origin import now
 from workbench.finetune.build import load_base, with_adapter
 from workbench.finetune.callbacks import Recorder, Watch, callback
 from workbench.finetune.checkpoints import Checkpoint, best_of, whole_checkpoints
-from workbench.finetune.examples import Encoded, check_classes, check_kind, encode
+from workbench.finetune.examples import Encoded, encode, open_splits
 from workbench.finetune.order import steps_of, training_order
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
@@ -32,7 +31,7 @@ from workbench.finetune.watchdog import Diverged, Watchdog
 from workbench.models.adapters import publish_adapter
 from workbench.models.decoding import end_tokens
 from workbench.models.store import find_model
-from workbench.models.transformers_engine import _out_of_memory as out_of_memory
+from workbench.models.transformers_engine import out_of_memory
 from workbench.progress import Progress
 from workbench.progress import progress as progress_bar
 from workbench.workspace import Layout
@@ -67,12 +66,9 @@ def train(
         RunLockedError: another process is at this very training.
         RunError: the disk is full, or training went wrong before its first checkpoint.
     """
-    check_kind(recipe)
     if max_steps is not None:
         recipe = recipe.with_settings(max_steps=max_steps)
-    dataset = open_dataset(layout, recipe.dataset)
-    parts = {"train": dataset.split(recipe.train), "dev": dataset.split(recipe.dev)}
-    check_classes(parts["train"])
+    parts = open_splits(layout, recipe)
     base_digest = find_model(recipe.model).digest
     id = training_id(recipe, parts["train"].digest, parts["dev"].digest, base_digest)
     training = Training(layout, id)
@@ -82,7 +78,7 @@ def train(
             training.journal.unlink(missing_ok=True)
         elif (found := finished(layout, training)) is not None:
             return found
-        session = _Session(layout, recipe, training, parts, base_digest, device)
+        session = Session(layout, recipe, training, parts, base_digest, device)
         try:
             return session.run(show_progress, watch)
         except OSError as error:
@@ -95,7 +91,7 @@ def train(
 
 
 @dataclass
-class _Examples:
+class Examples:
     """Both splits as the trainer takes them: packed where the recipe says so, the dev split in order of length."""
 
     train: list[dict[str, Any]]
@@ -104,7 +100,7 @@ class _Examples:
     too_long: tuple[tuple[str, int], ...]
 
 
-class _Session:
+class Session:
     """One call of `train`: attempts with ever smaller pieces until one ends."""
 
     def __init__(
@@ -122,7 +118,7 @@ class _Session:
         self.parts = parts
         self.base_digest = base_digest
         self.device = device
-        self.examples: _Examples | None = None
+        self.examples: Examples | None = None
         self.seconds = 0.0
         self.tokens = 0
         self.steps = 0
@@ -141,10 +137,10 @@ class _Session:
                 if last is not None and last.marker.ends:
                     stopped = last.marker.ends
                     break
-                model, tokenizer = self._load()
+                model, tokenizer = self.load()
                 with progress_bar(self.steps, self.recipe.name, show=show_progress) as bar:
                     try:
-                        stopped = self._attempt(model, tokenizer, micro, last, journal, bar, watch)
+                        stopped = self.attempt(model, tokenizer, micro, last, journal, bar, watch)
                     except Diverged as error:
                         stopped = self._gone_wrong(error)
                     except Exception as error:
@@ -158,17 +154,17 @@ class _Session:
     def _last(self) -> Checkpoint | None:
         return next(iter(whole_checkpoints(self.training.working)[::-1]), None)
 
-    def _load(self) -> tuple[Any, Any]:
+    def load(self) -> tuple[Any, Any]:
         """The base with a fresh adapter, and its tokenizer; the first time also encodes the examples."""
         model, tokenizer, _, _, quantization = load_base(self.recipe, self.device)
         if self.examples is None:
-            self.examples = self._encode(model, tokenizer)
+            self.examples = self.encode(model, tokenizer)
             settings = self.recipe.settings
             self.steps = steps_of(len(self.examples.train), settings.batch_size, settings.epochs, settings.max_steps)
             self.training.save(self._record(started_at=now(), quantization=quantization, device=str(model.device.type)))
         return with_adapter(model, self.recipe), tokenizer
 
-    def _encode(self, model: Any, tokenizer: Any) -> _Examples:
+    def encode(self, model: Any, tokenizer: Any) -> Examples:
         context = getattr(model.config, "max_position_embeddings", None)
         ends = end_tokens(model, tokenizer)
         train, dev = (
@@ -178,9 +174,9 @@ class _Session:
         if self.recipe.settings.packing:
             rows = _packed(rows, train.limit)
         ordered = sorted(_rows(dev, self.recipe), key=lambda row: len(row["input_ids"]))
-        return _Examples(rows, ordered, [len(row["input_ids"]) for row in rows], tuple(train.too_long))
+        return Examples(rows, ordered, [len(row["input_ids"]) for row in rows], tuple(train.too_long))
 
-    def _attempt(
+    def attempt(
         self,
         model: Any,
         tokenizer: Any,

@@ -21,6 +21,7 @@ from workbench.files import canonical_json
 from workbench.models.adapter_switch import AdapterSwitch, check_base
 from workbench.models.adapters import DIGEST, AdapterFolder, find_adapter
 from workbench.models.budget import Budget
+from workbench.models.chat import chat_tokens
 from workbench.models.choices import ChoiceScorer
 from workbench.models.decoding import Batch, Constraint, end_tokens
 from workbench.models.engine import Completion, Generation, Message, ModelInfo, Quantization, Request
@@ -105,7 +106,7 @@ class TransformersEngine:
         torch = require("torch", extra="local")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         transformers = require("transformers", extra="local")
-        device = device or _best_device(torch)
+        device = device or best_device(torch)
         chosen = _quantization(quantization, device)
         dtype = {"cuda": torch.bfloat16, "mps": torch.float16}.get(device, torch.float32)
         options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
@@ -287,7 +288,7 @@ class TransformersEngine:
                 begun = time.perf_counter()
                 answers = run(prefix, chosen)
             except Exception as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if size > 1:
                     room = replace(room, rows=size // 2)
@@ -321,13 +322,7 @@ class TransformersEngine:
         return contextlib.nullcontext() if adapter is None else self.adapters.using(_find(adapter))
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
-        dumped = [{"role": message.role, "content": message.content} for message in messages]
-        if self.tokenizer.chat_template is None:
-            text = "\n".join(f"{message['role']}: {message['content']}" for message in dumped) + "\nassistant:"
-            return list(self.tokenizer.encode(text))
-        # Rendered to text first: what tokenizing directly returns differs between versions of transformers.
-        text = self.tokenizer.apply_chat_template(dumped, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return chat_tokens(self.tokenizer, messages)
 
     def _scorer(self, choices: Sequence[str]) -> ChoiceScorer:
         encoded = [list(self.tokenizer.encode(choice, add_special_tokens=False)) for choice in choices]
@@ -363,7 +358,8 @@ def _find(adapter: str) -> AdapterFolder:
     return find_adapter(current_layout(), adapter)
 
 
-def _best_device(torch: Any) -> str:
+def best_device(torch: Any) -> str:
+    """CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -375,7 +371,8 @@ def _quantization(asked: Quantization, device: str) -> Literal["none", "int8", "
     return asked
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, or Python, said that memory does not suffice."""
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from workbench.errors import require
 from workbench.files import publish_folder
 from workbench.retrieval.one_thread import one_thread
-from workbench.retrieval.projection import Projection
+from workbench.retrieval.projection import Projection, principal_directions
 from workbench.retrieval.ranking import Array, Side, top
 from workbench.retrieval.recipe import HnswSettings, IndexRecipe
 
@@ -137,8 +137,9 @@ class _Trial:
         """The fastest two passes that find enough, if they are faster than one; else exact search."""
         options = [kept for kept in KEPT if kept < self.vectors.shape[1]]
         best: tuple[float, float, Projection] | None = None
+        directions = principal_directions(self.vectors) if options else None
         for kept in options:
-            projection = Projection.of(self.vectors, kept)
+            projection = Projection.of(self.vectors, kept, all_directions=directions)
             if best is not None and self._first_pass(projection) >= best[0]:
                 # More dimensions only take longer.
                 break

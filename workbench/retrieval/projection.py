@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from workbench.retrieval.ranking import Array, Side, reach, top
 
 # Rows whose covariance tells the directions: more change nothing that can be measured.
 SAMPLE = 20_000
 # Chunks that the second pass looks at, for each one that is asked for.
 POOL_EACH = 10
+
+
+def principal_directions(vectors: Array) -> Array:
+    """Orthonormal columns, shape (dimensions, dimensions), those along which `vectors` reach farthest first."""
+    step = max(1, len(vectors) // SAMPLE)
+    sample = vectors[::step].astype(np.float64)
+    _, columns = np.linalg.eigh(sample.T @ sample)
+    return np.ascontiguousarray(columns[:, ::-1], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,15 @@ class Projection:
     pool: int
 
     @classmethod
-    def of(cls, vectors: Array, kept: int, pool: int = 500) -> Projection:
-        """The projection of unit vectors, shape (chunks, dimensions), to `kept` dimensions."""
-        import numpy as np
+    def of(cls, vectors: Array, kept: int, pool: int = 500, *, all_directions: Array | None = None) -> Projection:
+        """The projection of unit vectors, shape (chunks, dimensions), to `kept` dimensions.
 
-        step = max(1, len(vectors) // SAMPLE)
-        sample = vectors[::step].astype(np.float64)
-        _, columns = np.linalg.eigh(sample.T @ sample)
-        directions = np.ascontiguousarray(columns[:, ::-1][:, :kept], dtype=np.float32)
+        Args:
+            all_directions: what `principal_directions` says of these vectors, where it was asked before.
+        """
+        if all_directions is None:
+            all_directions = principal_directions(vectors)
+        directions = np.ascontiguousarray(all_directions[:, :kept])
         # Column by column: BLAS adds a few columns to the scores at once, and is a third faster than row by row.
         return cls(directions, np.asfortranarray(vectors @ directions), pool)
 
