@@ -15,6 +15,7 @@ FOLDERS = (
     "datasets/support-tickets",
     "datasets/python-reference-qa",
     "experiments",
+    "launch",
     "notebooks",
     "policies",
     "prompts",

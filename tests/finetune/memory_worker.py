@@ -41,7 +41,7 @@ def main(recipe: FinetuneRecipe, count: int, tokens: int) -> None:
     for _ in range(2):
         found = completion_loss(model, _batch(rows, packing=False), share=not recipe.settings.gradient_checkpointing)
         assert found is not None
-        found[0].backward()
+        found[0].sum().backward()
         del found
         optimizer.step()
         optimizer.zero_grad()

@@ -216,14 +216,19 @@ def test_the_guide_s_blocks_are_what_they_seem(tmp_path: Path, monkeypatch: pyte
     exec(compile(block, "finetuning.md", "exec"), names)
     assert names["tuned"].adapter == adapter.digest
 
-    recipe, experiment = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    recipe, preferred, experiment = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert read_recipe(layout, tmp_path / "recipe.yaml").name == "triage"
+    (tmp_path / "preferred.yaml").write_text(preferred)
+    found = read_recipe(layout, tmp_path / "preferred.yaml")
+    assert (found.kind, found.adapter) == ("dpo", adapter.digest)
     (tmp_path / "experiment.yaml").write_text(experiment)
     assert read_experiment(layout, tmp_path / "experiment.yaml").variants["tuned"].adapter == adapter.digest
 
 
-def test_every_command_of_the_guide_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_guide_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
     called: list[str] = []
 
     def stop(*_: Any, **__: Any) -> None:
@@ -232,8 +237,15 @@ def test_every_command_of_the_guide_is_one(monkeypatch: pytest.MonkeyPatch) -> N
 
     for module, name in ((merging, "merge"), (exporting, "export"), (planning, "plan"), (training, "train")):
         monkeypatch.setattr(module, name, stop)
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("adapters", "datasets", "launch", "prompts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "workbench.toml", tmp_path)
+    hollow_adapter(Layout.find(tmp_path), "triage")
+    monkeypatch.chdir(tmp_path)
     guide = (ROOT / "docs" / "finetuning.md").read_text("utf-8")
+    _, preferred, _ = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "adapters" / "triage-preferred.yaml").write_text(preferred)
     lines = [line for line in guide.splitlines() if line.startswith("workbench finetune ")]
     for line in lines:
         result = CliRunner().invoke(app, line.split()[1:])

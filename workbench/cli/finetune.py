@@ -14,9 +14,11 @@ from workbench.cli.common import current_workspace, print_json
 from workbench.finetune.formats import Dtype, Format, GgufType
 
 if TYPE_CHECKING:
+    from workbench.finetune.recipe import FinetuneRecipe
     from workbench.finetune.train import TrainResult
     from workbench.models.adapters import AdapterFolder
     from workbench.pipeline.prompt import Prompt
+    from workbench.workspace import Layout
 
 finetune_app = typer.Typer(no_args_is_help=True, help="Fine-tuning: plan and run it; list, merge and export adapters.")
 
@@ -59,6 +61,10 @@ def run_command(
     file: File,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from a checkpoint.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Try it even if the estimate says it cannot fit.")] = False,
+    launch: Annotated[
+        Path | None,
+        typer.Option("--launch", metavar="FILE", help="Train in several processes, as this file of accelerate says."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train an adapter, going on where it stopped; what cannot fit is refused before it starts."""
@@ -69,10 +75,13 @@ def run_command(
 
     layout = current_workspace()
     recipe = read_recipe(layout, file)
-    if not anyway:
-        plan(layout, recipe, pilot=False).require_fit()
-    give_back_at_once()
-    result = train(layout, recipe, resume=not fresh, show_progress=not as_json)
+    if launch is not None:
+        result = _launched(layout, recipe, launch, anyway=anyway, fresh=fresh, show_progress=not as_json)
+    else:
+        if not anyway:
+            plan(layout, recipe, pilot=False).require_fit()
+        give_back_at_once()
+        result = train(layout, recipe, resume=not fresh, show_progress=not as_json)
     if as_json:
         print_json(_of_result(result))
         return
@@ -212,6 +221,20 @@ def export_command(
     facts = {"adapter": result.adapter.digest, "path": str(result.path), "format": result.format}
     checked = result.agreement.to_json() if result.agreement else None
     print_json({**facts, "digest": result.digest, "bytes": result.size, "agreement": checked})
+
+
+def _launched(
+    layout: Layout, recipe: FinetuneRecipe, path: Path, *, anyway: bool, fresh: bool, show_progress: bool
+) -> TrainResult:
+    from workbench.finetune.launch import LaunchFile, launch
+    from workbench.finetune.plan import plan
+    from workbench.finetune.train import first_micro_batch
+
+    file = LaunchFile.read(path)
+    micro = first_micro_batch(recipe.settings, file.processes)
+    if not anyway and not file.sharded:
+        plan(layout, recipe.with_settings(micro_batch=micro), pilot=False).require_fit()
+    return launch(layout, recipe, file, resume=not fresh, show_progress=show_progress)
 
 
 def _prompt(file: Path | None) -> Prompt | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.errors import UsageError, require
+from workbench.errors import ModelError, UsageError, require
+from workbench.finetune import processes
 from workbench.finetune.quiet import versions_apart
 from workbench.finetune.recipe import FinetuneRecipe
+from workbench.models.adapter_switch import check_base
+from workbench.models.adapters import AdapterFolder, find_adapter, verify_adapter
 from workbench.models.engine import Quantization
+from workbench.models.peft_files import WEIGHTS
 from workbench.models.store import ModelFolder, find_model
 from workbench.models.transformers_engine import TransformersEngine
+from workbench.workspace import Layout
 
 
 def load_base(recipe: FinetuneRecipe, device: str | None = None) -> tuple[Any, Any, ModelFolder, Any, Quantization]:
@@ -20,7 +25,9 @@ def load_base(recipe: FinetuneRecipe, device: str | None = None) -> tuple[Any, A
         MissingExtraError: torch, transformers or bitsandbytes is not installed.
     """
     folder = find_model(recipe.model)
-    engine = TransformersEngine.load(recipe.model, quantization=recipe.settings.quantization, device=device)
+    engine = TransformersEngine.load(
+        recipe.model, quantization=recipe.settings.quantization, device=device, sharded=processes.is_sharded()
+    )
     torch = require("torch", extra="finetune")
     model = engine.model
     if engine.info.device == "mps":
@@ -33,9 +40,11 @@ def load_base(recipe: FinetuneRecipe, device: str | None = None) -> tuple[Any, A
     return model, engine.tokenizer, folder, dtype, quantization
 
 
-def lora_config(recipe: FinetuneRecipe) -> Any:
-    """peft's description of the adapter."""
+def lora_config(recipe: FinetuneRecipe, start: AdapterFolder | None = None) -> Any:
+    """peft's description of the adapter; that of `start` where training starts from one."""
     peft = require("peft", extra="finetune")
+    if start is not None:
+        return peft.LoraConfig.from_pretrained(start.path, inference_mode=False)
     settings = recipe.settings
     target = settings.target_modules
     return peft.LoraConfig(
@@ -48,8 +57,24 @@ def lora_config(recipe: FinetuneRecipe) -> Any:
     )
 
 
-def with_adapter(model: Any, recipe: FinetuneRecipe) -> Any:
-    """The base, frozen, with a fresh adapter whose first weights come from the recipe's seed.
+def start_of(layout: Layout, recipe: FinetuneRecipe) -> AdapterFolder | None:
+    """The adapter that training starts from, its bytes verified; None where it starts from the bare base.
+
+    Raises:
+        NotFoundError: it is not here.
+        IntegrityError: a byte of it has changed.
+        ModelError: it is an adapter of another base.
+    """
+    if recipe.adapter is None:
+        return None
+    start = find_adapter(layout, recipe.adapter)
+    verify_adapter(start)
+    check_base(start, find_model(recipe.model))
+    return start
+
+
+def with_adapter(model: Any, recipe: FinetuneRecipe, start: AdapterFolder | None = None) -> Any:
+    """The base, frozen, with the adapter that is trained: that of `start`, or a fresh one drawn by the recipe's seed.
 
     Adapter weights are fp32 except under bf16 on CUDA with a quantized base, as in QLoRA (Dettmers et al. 2023).
 
@@ -58,14 +83,17 @@ def with_adapter(model: Any, recipe: FinetuneRecipe) -> Any:
     """
     peft = require("peft", extra="finetune")
     transformers = require("transformers", extra="finetune")
-    if getattr(model, "is_loaded_in_8bit", False) or getattr(model, "is_loaded_in_4bit", False):
+    if (
+        getattr(model, "is_loaded_in_8bit", False) or getattr(model, "is_loaded_in_4bit", False)
+    ) and not processes.is_sharded():
+        # FSDP wants one type for all weights that it shards, so there the rest of the base stays in 16 bits.
         model = peft.prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=recipe.settings.gradient_checkpointing
         )
     transformers.set_seed(recipe.settings.seed)
     try:
         with versions_apart():
-            return peft.get_peft_model(model, lora_config(recipe))
+            adapted = peft.get_peft_model(model, lora_config(recipe, start))
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
@@ -73,3 +101,11 @@ def with_adapter(model: Any, recipe: FinetuneRecipe) -> Any:
             f"target_modules {recipe.settings.target_modules!r} names no module of {recipe.model}",
             hint="Use all-linear, or names such as q_proj and v_proj.",
         ) from error
+    if start is not None and next(adapted.parameters()).device.type != "meta":
+        import safetensors.torch
+
+        weights = safetensors.torch.load(start.files()[WEIGHTS])
+        missing = peft.set_peft_model_state_dict(adapted, weights)
+        if missing.unexpected_keys or any("lora_" in key for key in missing.missing_keys):
+            raise ModelError(f"{start} does not fit {recipe.model}", hint="Start from an adapter of the same base.")
+    return adapted

@@ -12,7 +12,7 @@ import polars as pl
 from workbench.errors import require
 from workbench.events.journal import JournalWriter
 from workbench.experiments.origin import now
-from workbench.finetune.record import Training, peak_memory_mb
+from workbench.finetune.record import METRICS, Training, peak_memory_mb
 from workbench.finetune.watchdog import Watchdog
 from workbench.progress import Progress
 
@@ -25,6 +25,9 @@ Watch = Callable[[pl.DataFrame], None]
 class Recorder:
     """A callback of transformers' trainer; `callback` makes it one.
 
+    Args:
+        journal: None in a process that is not the main one of several.
+
     Attributes:
         seconds: that steps took, without the dev split and saving. tokens: trained on meanwhile.
         ends: `patience` once that has run out.
@@ -33,7 +36,7 @@ class Recorder:
     def __init__(
         self,
         training: Training,
-        journal: JournalWriter,
+        journal: JournalWriter | None,
         bar: Progress,
         *,
         order: Sequence[int],
@@ -93,7 +96,7 @@ class Recorder:
             self._bar.update(step, self._note)
         elif "eval_loss" in logs:
             self._watchdog.check_dev(step, logs["eval_loss"])
-            self._append(step, dev_loss=logs["eval_loss"])
+            self._append(step, dev_loss=logs["eval_loss"], dev_accuracy=logs.get("eval_accuracy"))
             self._bar.update(step, f"{self._note} · dev loss {logs['eval_loss']:.3f}")
         self._show(final="eval_loss" in logs)
 
@@ -106,7 +109,9 @@ class Recorder:
         return control
 
     def _append(self, step: int, **values: float | None) -> None:
-        empty = dict.fromkeys(("loss", "dev_loss", "learning_rate", "tokens_per_s", "memory_mb"))
+        if self._journal is None:
+            return
+        empty = dict.fromkeys(name for name in METRICS if name not in ("step", "tokens", "at"))
         self._journal.append([{"step": step, **empty, "tokens": self.tokens_at(step), "at": now(), **values}])
         self._journal.flush()
 

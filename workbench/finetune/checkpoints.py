@@ -26,7 +26,7 @@ class CheckpointMarker(BaseModel):
         micro_batch: rows that went through the model at once.
         dev_loss: at this step.
         ends: why training ended here; None where it goes on.
-        files: digest of every other file, by name.
+        files: digest of every other file, by its path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,8 +59,8 @@ def publish_checkpoint(
     """Name the files of the staged checkpoint of `step`, make them survive a power cut, and rename it into place."""
     staged = staging(folder, step) / f"checkpoint-{step}"
     files = {}
-    for path in sorted(staged.iterdir()):
-        files[path.name] = digest_file(path)
+    for path in sorted(path for path in staged.rglob("*") if path.is_file()):
+        files[path.relative_to(staged).as_posix()] = digest_file(path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
     marker = CheckpointMarker(step=step, micro_batch=micro_batch, dev_loss=dev_loss, ends=ends, files=files)

@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.data.dataset import Dataset
 from workbench.data.store import open_dataset
-from workbench.errors import DataError, ModelError, UsageError
+from workbench.errors import DataError, ModelError
 from workbench.finetune.recipe import FinetuneRecipe, TooLong
 from workbench.models.chat import chat_text, chat_tokens
 from workbench.models.engine import Message
@@ -89,8 +89,8 @@ def encode(
         ModelError: the chat template does not continue the question when it has the answer.
     """
     ends = set(ends) if ends else {tokenizer.eos_token_id}
-    limit = min(recipe.settings.max_length, context or _NO_LIMIT, getattr(tokenizer, "model_max_length", _NO_LIMIT))
-    where = f"the split {part.split_name!r} of {part.name!r}" if part.split_name else f"the data set {part.name!r}"
+    limit = limit_of(recipe, tokenizer, context)
+    where = named_split(part)
     rows: list[EncodedRow] = []
     too_long: list[tuple[str, int]] = []
     for row in part.rows():
@@ -99,7 +99,7 @@ def encode(
                 f"{where}: row {row.id!r} has no target to learn", hint="Fill it in, or leave the row out of the split."
             )
         question = recipe.prompt.render(row.inputs)
-        encoded = EncodedRow(row.id, *_encode(tokenizer, question, output_text(row.target), ends))
+        encoded = EncodedRow(row.id, *encode_turn(tokenizer, question, output_text(row.target), ends))
         if len(encoded.input_ids) > limit:
             too_long.append((row.id, len(encoded.input_ids)))
             cut = _cut(encoded, limit) if recipe.settings.too_long == "truncate" else None
@@ -107,7 +107,7 @@ def encode(
                 continue
             encoded = cut
         rows.append(encoded)
-    _check(rows, too_long, recipe.settings.too_long, limit, where)
+    check_lengths(len(rows), too_long, recipe.settings.too_long, limit, where)
     return Encoded(rows, too_long, limit)
 
 
@@ -126,7 +126,25 @@ def check_classes(part: Dataset) -> None:
         )
 
 
-def _check(rows: list[EncodedRow], too_long: list[tuple[str, int]], policy: TooLong, limit: int, where: str) -> None:
+def limit_of(recipe: FinetuneRecipe, tokenizer: Any, context: int | None = None) -> int:
+    """Most tokens of a row: the recipe's, or fewer where the model takes fewer."""
+    return min(recipe.settings.max_length, context or _NO_LIMIT, getattr(tokenizer, "model_max_length", _NO_LIMIT))
+
+
+def named_split(part: Dataset) -> str:
+    """A split as messages call it."""
+    return f"the split {part.split_name!r} of {part.name!r}" if part.split_name else f"the data set {part.name!r}"
+
+
+def check_lengths(rows: int, too_long: list[tuple[str, int]], policy: TooLong, limit: int, where: str) -> None:
+    """Refuse a split without rows, or with rows too long where the recipe wants that refused.
+
+    Args:
+        rows: how many are left. too_long: id and length of those above the limit.
+
+    Raises:
+        DataError: says which it is, and names the rows.
+    """
     if too_long and policy == "refuse":
         named = ", ".join(f"{name!r} ({tokens})" for name, tokens in too_long[:_NAMED])
         more = f" and {len(too_long) - _NAMED} more" if len(too_long) > _NAMED else ""
@@ -151,7 +169,14 @@ def _cut(row: EncodedRow, limit: int) -> EncodedRow | None:
     return EncodedRow(row.id, row.input_ids[excess:], row.completion_mask[excess:])
 
 
-def _encode(tokenizer: Any, question: Sequence[Message], answer: str, ends: set[int]) -> tuple[list[int], list[int]]:
+def encode_turn(
+    tokenizer: Any, question: Sequence[Message], answer: str, ends: set[int]
+) -> tuple[list[int], list[int]]:
+    """Tokens of a question with its answer up to and with the end of the turn, and 1 for each that is of the answer.
+
+    Raises:
+        ModelError: the chat template does not continue the question when it has the answer.
+    """
     messages = [*question, Message(role="assistant", content=answer)]
     prompt = chat_tokens(tokenizer, question)
     whole = chat_tokens(tokenizer, messages, answered=True)
@@ -201,22 +226,11 @@ def open_splits(layout: Layout, recipe: FinetuneRecipe) -> dict[str, Dataset]:
     """The recipe's splits as `train` and `dev`, of which there is something to learn.
 
     Raises:
-        UsageError: the recipe is of a kind that cannot be trained yet.
         NotFoundError: no such data set or split.
         DataError: all rows of the train split have the same target.
     """
-    check_kind(recipe)
     dataset = open_dataset(layout, recipe.dataset)
     parts = {"train": dataset.split(recipe.train), "dev": dataset.split(recipe.dev)}
-    check_classes(parts["train"])
+    if recipe.kind == "sft":
+        check_classes(parts["train"])
     return parts
-
-
-def check_kind(recipe: FinetuneRecipe) -> None:
-    """Refuse what cannot be trained yet.
-
-    Raises:
-        UsageError: the recipe is for preferences.
-    """
-    if recipe.kind != "sft":
-        raise UsageError(f"a recipe of kind {recipe.kind} cannot be trained yet", hint="Use kind: sft")

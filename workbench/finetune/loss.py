@@ -17,7 +17,7 @@ _MOST_LOGITS = 1 << 27
 
 
 def completion_loss(model: Any, inputs: dict[str, Any], *, share: bool) -> tuple[Any, Any] | None:
-    """Negative log-likelihood of the learned tokens, in nats, and how many there are, both as tensors.
+    """Negative log-likelihood of the learned tokens of each row, in nats, and how many there are, both of shape (rows,).
 
     Args:
         inputs: `input_ids`, `attention_mask` (padding on the right) and `labels`, each of shape (rows, tokens).
@@ -48,10 +48,10 @@ def completion_loss(model: Any, inputs: dict[str, Any], *, share: bool) -> tuple
     else:
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**{**rest, "use_cache": False}, logits_to_keep=kept).logits
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets[:, kept].flatten(), ignore_index=-100, reduction="sum"
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets[:, kept].flatten(), ignore_index=-100, reduction="none"
     )
-    return loss, learned.sum()
+    return losses.view(len(targets), -1).sum(dim=1), learned.sum(dim=1)
 
 
 def _shared(tokens: Any, mask: Any, most: int) -> int:

@@ -19,9 +19,11 @@ from typing import Any
 from workbench.errors import ModelError, require
 from workbench.finetune.blocks import counter, without_data
 from workbench.finetune.build import with_adapter
+from workbench.finetune.inputs import labels, sequences
 from workbench.finetune.loss import completion_loss
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
+from workbench.models.adapters import AdapterFolder
 from workbench.models.engine import Quantization
 from workbench.models.store import ModelFolder, find_model
 
@@ -75,11 +77,17 @@ class MemoryEstimate:
         return {name: round(value, 1) for name, value in {**asdict(self), "peak": self.peak}.items()}
 
 
-def estimate_memory(recipe: FinetuneRecipe, rows: Sequence[Mapping[str, Any]], device: str = "cpu") -> MemoryEstimate:
+def estimate_memory(
+    recipe: FinetuneRecipe,
+    rows: Sequence[Mapping[str, Any]],
+    device: str = "cpu",
+    start: AdapterFolder | None = None,
+) -> MemoryEstimate:
     """Peak memory of training with the recipe.
 
     Args:
-        rows: the micro-batch that takes most, each with `input_ids` and `labels`, as the trainer gets them.
+        rows: the micro-batch that takes most, as in `Examples.train`.
+        start: the adapter that training starts from.
 
     Raises:
         ModelError: no such model here, or its configuration cannot be read.
@@ -95,8 +103,11 @@ def estimate_memory(recipe: FinetuneRecipe, rows: Sequence[Mapping[str, Any]], d
         if chosen != "none":
             _in_fp32(base)
         with require("torch", extra="finetune").device("meta"):
-            model = with_adapter(base, recipe)
+            model = with_adapter(base, recipe, start)
         adapter = _adapter(model, chosen, device)
+        if start is not None and recipe.kind == "dpo":
+            # What is departed from is kept beside what departs from it.
+            weights += adapter
         peak = _activations(model, recipe, rows, device)
     # The weight that is being multiplied, back in the type of the activations.
     peak += largest
@@ -241,7 +252,7 @@ def _activations(model: Any, recipe: FinetuneRecipe, rows: Sequence[Mapping[str,
                 if found is None:
                     loss, extra = _body(model, inputs)
                 else:
-                    loss = found[0]
+                    loss = found[0].sum()
                 del found
             loss.backward()
             del loss
@@ -273,12 +284,13 @@ def _batch(rows: Sequence[Mapping[str, Any]], packing: bool) -> dict[str, Any]:
             "labels": torch.tensor([[label for row in rows for label in row["labels"]]]),
             "position_ids": torch.tensor([[place for length in lengths for place in range(length)]]),
         }
-    width = max(len(row["input_ids"]) for row in rows)
-    filled = [(list(row["input_ids"]), list(row["labels"]), width - len(row["input_ids"])) for row in rows]
+    pairs = [pair for row in rows for pair in zip(sequences(row), labels(row), strict=True)]
+    width = max(len(tokens) for tokens, _ in pairs)
+    filled = [(list(tokens), list(learned), width - len(tokens)) for tokens, learned in pairs]
     return {
         "input_ids": torch.tensor([tokens + [0] * rest for tokens, _, rest in filled]),
         "attention_mask": torch.tensor([[1] * len(tokens) + [0] * rest for tokens, _, rest in filled]),
-        "labels": torch.tensor([labels + [-100] * rest for _, labels, rest in filled]),
+        "labels": torch.tensor([learned + [-100] * rest for _, learned, rest in filled]),
     }
 
 

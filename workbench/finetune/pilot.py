@@ -6,15 +6,17 @@ import dataclasses
 import statistics
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from workbench.data.dataset import Dataset
 from workbench.errors import WorkbenchWarning
 from workbench.events.journal import JournalWriter, iterate_journal
 from workbench.finetune import train
+from workbench.finetune.inputs import sequences
 from workbench.finetune.memory import give_back_at_once
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
@@ -46,6 +48,7 @@ class Pilot:
 
 
 def run_pilot(
+    layout: Layout,
     recipe: FinetuneRecipe,
     parts: Mapping[str, Dataset],
     device: str,
@@ -64,9 +67,7 @@ def run_pilot(
     short = recipe.with_settings(max_steps=PILOT_STEPS, eval_every=PILOT_STEPS)
     with tempfile.TemporaryDirectory(prefix="workbench-pilot-") as folder, quiet():
         training = Training(Layout(Path(folder), Settings()), "pilot")
-        session = train.Session(
-            Layout(Path(folder), Settings()), short, training, parts, find_model(recipe.model).digest, device
-        )
+        session = train.Session(layout, short, training, parts, find_model(recipe.model).digest, device)
         with JournalWriter(training.journal) as journal, progress(PILOT_STEPS, "Pilot", show=show_progress) as bar:
             model, tokenizer = session.load()
             assert session.examples is not None
@@ -84,6 +85,10 @@ def run_pilot(
     timed = [row for row in rows if row["tokens_per_s"]]
     pace = statistics.median(row["tokens_per_s"] for row in timed[1:] or timed)
     *_, stepped, evaluated = rows
-    share = sum(len(row["input_ids"]) for row in dev) / sum(len(row["input_ids"]) for row in looked)
+    share = _tokens(dev) / _tokens(looked)
     seconds = (datetime.fromisoformat(evaluated["at"]) - datetime.fromisoformat(stepped["at"])).total_seconds()
     return Pilot(len(timed), round(pace, 2), round(tokens / pace, 3), round(seconds * share * evaluations, 3))
+
+
+def _tokens(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(sequence) for row in rows for sequence in sequences(row))

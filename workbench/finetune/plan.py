@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from workbench.data.dataset import Dataset
 from workbench.errors import OutOfMemoryError, RunError, require
+from workbench.finetune.build import start_of
 from workbench.finetune.checkpoints import KEPT
 from workbench.finetune.examples import open_splits
+from workbench.finetune.inputs import Examples, learned, make_examples, sequences
 from workbench.finetune.memory import (
     MB,
     MemoryEstimate,
@@ -24,9 +26,8 @@ from workbench.finetune.order import look_every, steps_of, training_order
 from workbench.finetune.pilot import Pilot, run_pilot
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
-from workbench.finetune.record import Training
-from workbench.finetune.train import Examples, Session
 from workbench.html import callout, table
+from workbench.models.adapters import AdapterFolder
 from workbench.models.store import find_model
 from workbench.models.transformers_engine import best_device
 from workbench.workspace import Layout
@@ -180,13 +181,15 @@ def plan(
     """
     parts = open_splits(layout, recipe)
     device = device or best_device(require("torch", extra="finetune"))
-    examples = _examples(layout, recipe, parts, device)
+    examples = _examples(recipe, parts, device)
     settings = recipe.settings
     micro = settings.micro_batch or settings.batch_size
     steps = steps_of(len(examples.train), settings.batch_size, settings.epochs, settings.max_steps)
-    order = training_order(examples.lengths, settings.batch_size, steps, settings.seed)
+    lengths, counted = examples.lengths, [learned(row) for row in examples.train]
+    order = training_order(lengths, settings.batch_size, steps, settings.seed)
     every = look_every(steps, settings.eval_every)
-    memory = _memory(recipe, examples, order, device)
+    start = start_of(layout, recipe)
+    memory = _memory(recipe, examples, order, device, start)
     free = available_mb(device)
     place = layout.root / ".workbench"
     found = FinetunePlan(
@@ -202,9 +205,9 @@ def plan(
         evaluations=-(-steps // every),
         batch_size=settings.batch_size,
         micro_batch=micro,
-        tokens=sum(examples.lengths[row] for row in order),
-        learned=sum(_learned(examples, row) for row in order),
-        padded=_padded([examples.lengths[row] for row in order], 1 if settings.packing else micro),
+        tokens=sum(lengths[row] for row in order),
+        learned=sum(counted[row] for row in order),
+        padded=_padded([examples.train[row] for row in order], 1 if settings.packing else micro),
         memory=memory,
         available_mb=free,
         # Weights and two moments each: those kept, the best, and the one that is being written; then the adapter.
@@ -212,12 +215,13 @@ def plan(
         free_disk_mb=shutil.disk_usage(place if place.is_dir() else layout.root).free / MB,
     )
     if memory.training > free:
-        return dataclasses.replace(found, alternatives=_alternatives(recipe, examples, order, device, free))
+        return dataclasses.replace(found, alternatives=_alternatives(recipe, examples, order, device, free, start))
     if not pilot:
         return found
     return dataclasses.replace(
         found,
         pilot=run_pilot(
+            layout,
             recipe,
             parts,
             device,
@@ -229,23 +233,29 @@ def plan(
     )
 
 
-def _examples(layout: Layout, recipe: FinetuneRecipe, parts: Mapping[str, Dataset], device: str) -> Examples:
+def _examples(recipe: FinetuneRecipe, parts: Mapping[str, Dataset], device: str) -> Examples:
     transformers = require("transformers", extra="finetune")
     folder = find_model(recipe.model)
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-        session = Session(layout, recipe, Training(layout, "plan"), parts, folder.digest, device)
-        return session.encode(base_on_meta(folder, device), tokenizer)
+        return make_examples(recipe, parts, base_on_meta(folder, device), tokenizer)
 
 
-def _memory(recipe: FinetuneRecipe, examples: Examples, order: Sequence[int], device: str) -> MemoryEstimate:
+def _memory(
+    recipe: FinetuneRecipe, examples: Examples, order: Sequence[int], device: str, start: AdapterFolder | None
+) -> MemoryEstimate:
     """By the first rows of the first step, which are the longest there are."""
     micro = recipe.settings.micro_batch or recipe.settings.batch_size
-    return estimate_memory(recipe, [examples.train[row] for row in order[:micro]], device)
+    return estimate_memory(recipe, [examples.train[row] for row in order[:micro]], device, start)
 
 
 def _alternatives(
-    recipe: FinetuneRecipe, examples: Examples, order: Sequence[int], device: str, free: float
+    recipe: FinetuneRecipe,
+    examples: Examples,
+    order: Sequence[int],
+    device: str,
+    free: float,
+    start: AdapterFolder | None,
 ) -> tuple[Alternative, ...]:
     """For each way to take less, the settings closest to the recipe's that fit."""
     settings = recipe.settings
@@ -263,7 +273,7 @@ def _alternatives(
         kinds.append([four_bit, *(change | four_bit for change in smaller), least | four_bit])
 
     def fitting(changes: Mapping[str, Any]) -> Alternative | None:
-        memory = _memory(recipe.with_settings(**changes), examples, order, device)
+        memory = _memory(recipe.with_settings(**changes), examples, order, device, start)
         return Alternative(changes, memory) if memory.training <= free else None
 
     return tuple(found for kind in kinds if kind and (found := _first(kind, fitting)) is not None)
@@ -282,12 +292,12 @@ def _first(kind: Sequence[Mapping[str, Any]], fitting: Callable[[Mapping[str, An
     return found
 
 
-def _learned(examples: Examples, row: int) -> int:
-    return sum(label != -100 for label in examples.train[row]["labels"])
-
-
-def _padded(lengths: Sequence[int], micro: int) -> int:
-    pieces = [lengths[start : start + micro] for start in range(0, len(lengths), micro)]
+def _padded(rows: Sequence[Mapping[str, Any]], micro: int) -> int:
+    """Tokens of the rows when `micro` of them at a time are filled up to the longest."""
+    pieces = [
+        [len(sequence) for row in rows[start : start + micro] for sequence in sequences(row)]
+        for start in range(0, len(rows), micro)
+    ]
     return sum(len(piece) * max(piece) for piece in pieces)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workbench.experiments.spec import prompt_file
 from workbench.files import digest_json
+from workbench.models.adapters import find_adapter
 from workbench.models.engine import Quantization
 from workbench.pipeline.prompt import Prompt
 from workbench.validation import read_yaml
@@ -18,7 +19,8 @@ from workbench.workspace import Layout
 Preset = Literal["quick", "balanced", "thorough"]
 TooLong = Literal["drop", "truncate", "refuse"]
 
-# What a preset says where the file does not.
+# What a preset says where the file does not; preferences are learned in smaller steps.
+PREFERENCE_STEP = 0.1
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"rank": 8, "alpha": 16, "epochs": 2.0, "learning_rate": 5e-4, "patience": 2},
     "balanced": {"rank": 16, "alpha": 32, "epochs": 3.0, "learning_rate": 3e-4, "patience": 3},
@@ -45,6 +47,7 @@ class TrainSettings(BaseModel):
         eval_every: steps between two looks at the dev split, which are also when a checkpoint is kept; None is about eight
             times a training, evenly.
         patience: looks without a better dev loss after which training stops; the best checkpoint is what is kept.
+        beta: of preferences: how dearly it costs to move away from what training started from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,7 @@ class TrainSettings(BaseModel):
     gradient_checkpointing: bool = False
     eval_every: int | None = Field(default=None, ge=1)
     patience: int = Field(default=2, ge=1)
+    beta: float = Field(default=0.1, gt=0)
     seed: int = 0
 
     @model_validator(mode="before")
@@ -85,11 +89,8 @@ class TrainSettings(BaseModel):
         return self
 
 
-class FinetuneRecipe(BaseModel):
-    """Data, base model, prompt and settings: what decides an adapter.
-
-    A training row is the prompt rendered with the row's inputs, as any pipeline asks it, and the row's target as the
-    answer, as few-shot examples show it.
+class FinetuneFields(BaseModel):
+    """What a recipe and the file that describes it have in common.
 
     Attributes:
         kind: `sft` learns the targets; `dpo` learns preferences, from the columns `chosen` and `rejected`.
@@ -103,9 +104,39 @@ class FinetuneRecipe(BaseModel):
     dataset: str
     train: str = "train"
     dev: str = "dev"
+    settings: TrainSettings = TrainSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        settings = data.get("settings", {}) if isinstance(data, dict) else None
+        if isinstance(settings, dict) and data.get("kind") == "dpo":
+            preset = PRESETS.get(str(settings.get("preset", "quick")), {})
+            rate = {"learning_rate": preset["learning_rate"] * PREFERENCE_STEP} if preset else {}
+            return data | {"settings": rate | settings}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "dpo" and self.settings.packing:
+            raise ValueError("settings.packing: pairs are not packed")
+        return self
+
+
+class FinetuneRecipe(FinetuneFields):
+    """Data, base model, prompt and settings: what decides an adapter.
+
+    A training row is the prompt rendered with the row's inputs, as any pipeline asks it, and the row's target as the
+    answer, as few-shot examples show it.
+
+    Attributes:
+        adapter: digest of the adapter that training starts from, with its rank and modules; for preferences also what is
+            departed from. None starts from the bare base.
+    """
+
     model: str
     prompt: Prompt
-    settings: TrainSettings = TrainSettings()
+    adapter: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -116,25 +147,27 @@ class FinetuneRecipe(BaseModel):
         """A copy with some training settings replaced, checked like new ones; another preset fills in what the old one did."""
         known = self.settings.model_dump()
         if "preset" in changes:
-            filled = PRESETS[self.settings.preset]
-            known = {name: value for name, value in known.items() if name not in filled or value != filled[name]}
-        fields = {name: getattr(self, name) for name in FinetuneRecipe.model_fields}
-        return FinetuneRecipe(**fields | {"settings": TrainSettings.model_validate(known | changes)})
+            filled = type(self)(**self._others(), settings={"preset": self.settings.preset}).settings
+            given = PRESETS[self.settings.preset]
+            known = {
+                name: value for name, value in known.items() if name not in given or value != getattr(filled, name)
+            }
+        return type(self)(**self._others(), settings=known | changes)
+
+    def _others(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in FinetuneRecipe.model_fields if name != "settings"}
 
 
-class FinetuneSpec(BaseModel):
-    """The YAML file; `prompt` is a file, relative to it or to the workspace, and `model` that of the workspace by default."""
+class FinetuneSpec(FinetuneFields):
+    """The YAML file; `prompt` is a file, relative to it or to the workspace, and `model` that of the workspace by default.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format_version: Literal[1] = 1
-    name: str
-    kind: Literal["sft", "dpo"] = "sft"
-    dataset: str
-    train: str = "train"
-    dev: str = "dev"
+    Attributes:
+        adapter: name or digest of the adapter to start from.
+    """
+
     model: str | None = None
     prompt: str
-    settings: TrainSettings = TrainSettings()
+    adapter: str | None = None
 
 
 def read_recipe(layout: Layout, path: Path) -> FinetuneRecipe:
@@ -142,13 +175,13 @@ def read_recipe(layout: Layout, path: Path) -> FinetuneRecipe:
 
     Raises:
         UsageError: no such file, not YAML, or a field that does not fit; names the file and the field.
-        NotFoundError: no such prompt file.
+        NotFoundError: no such prompt file or adapter.
     """
     spec = read_yaml(path, FinetuneSpec, "fine-tuning file")
-    fields = spec.model_dump(exclude={"model", "prompt", "settings"})
+    fields = {name: getattr(spec, name) for name in FinetuneFields.model_fields}
     return FinetuneRecipe(
         **fields,
         model=spec.model or layout.settings.model,
         prompt=Prompt.from_file(prompt_file(spec.prompt, path, layout)),
-        settings=spec.settings,
+        adapter=find_adapter(layout, spec.adapter).digest if spec.adapter else None,
     )

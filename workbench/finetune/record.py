@@ -25,6 +25,7 @@ METRICS: dict[str, Any] = {
     "step": pl.Int64,
     "loss": pl.Float64,
     "dev_loss": pl.Float64,
+    "dev_accuracy": pl.Float64,
     "learning_rate": pl.Float64,
     "tokens": pl.Int64,
     "tokens_per_s": pl.Float64,
@@ -116,7 +117,8 @@ class Training:
         """Metrics, one row a step; columns as in `METRICS`. A step that was repeated after a kill counts once."""
         rows = [row for row in iterate_journal(self.journal) if row is not None]
         if not rows and self.parquet.exists():
-            return pl.read_parquet(self.parquet, memory_map=False)
+            # Columns that are newer than the file are empty.
+            return pl.scan_parquet(self.parquet, schema=METRICS, missing_columns="insert").collect()
         frame = pl.DataFrame(rows, schema=METRICS, orient="row")
         last = [pl.col(name).drop_nulls().last() for name in METRICS if name != "step"]
         return frame.group_by("step", maintain_order=True).agg(last).sort("step").select(list(METRICS))

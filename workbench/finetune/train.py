@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import shutil
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from workbench.data.dataset import Dataset
-from workbench.errors import OutOfMemoryError, RunError, WorkbenchWarning, require
+from workbench.errors import OutOfMemoryError, RunError, UsageError, WorkbenchWarning, require
 from workbench.events.journal import JournalWriter
 from workbench.experiments.origin import now
-from workbench.finetune.build import load_base, with_adapter
+from workbench.finetune import processes
+from workbench.finetune.build import load_base, start_of, with_adapter
 from workbench.finetune.callbacks import Recorder, Watch, callback
 from workbench.finetune.checkpoints import Checkpoint, best_of, whole_checkpoints
-from workbench.finetune.examples import Encoded, encode, open_splits
+from workbench.finetune.examples import open_splits
+from workbench.finetune.inputs import Examples, as_dataset, filled_up, make_examples
 from workbench.finetune.order import steps_of, training_order
+from workbench.finetune.preference import dpo_trainer
 from workbench.finetune.quiet import quiet
-from workbench.finetune.recipe import FinetuneRecipe
+from workbench.finetune.recipe import FinetuneRecipe, TrainSettings
 from workbench.finetune.record import Training, TrainingRecord, peak_memory_mb, training_id
 from workbench.finetune.result import TrainResult, finished, result_of
-from workbench.finetune.trainer import as_dataset, common_arguments, sft_trainer
+from workbench.finetune.trainer import common_arguments, sft_trainer
 from workbench.finetune.watchdog import Diverged, Watchdog
 from workbench.models.adapters import publish_adapter
-from workbench.models.decoding import end_tokens
 from workbench.models.store import find_model
-from workbench.models.transformers_engine import out_of_memory
+from workbench.models.transformers_engine import best_device, out_of_memory
 from workbench.progress import Progress
 from workbench.progress import progress as progress_bar
 from workbench.workspace import Layout
@@ -72,15 +74,20 @@ def train(
     base_digest = find_model(recipe.model).digest
     id = training_id(recipe, parts["train"].digest, parts["dev"].digest, base_digest)
     training = Training(layout, id)
-    with training.lock():
-        if not resume:
+    device = device or best_device(require("torch", extra="finetune"))
+    processes.join(cpu=device == "cpu")
+    with training.lock() if processes.is_main() else contextlib.nullcontext():
+        found = finished(layout, training) if resume else None
+        processes.wait()
+        if found is not None:
+            return found
+        if not resume and processes.is_main():
             shutil.rmtree(training.working, ignore_errors=True)
             training.journal.unlink(missing_ok=True)
-        elif (found := finished(layout, training)) is not None:
-            return found
+        processes.wait()
         session = Session(layout, recipe, training, parts, base_digest, device)
         try:
-            return session.run(show_progress, watch)
+            return session.run(show_progress and processes.is_main(), watch)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -88,16 +95,6 @@ def train(
                 f"the disk of {training.working} is full",
                 hint="Make room and run again: training goes on from its last checkpoint.",
             ) from error
-
-
-@dataclass
-class Examples:
-    """Both splits as the trainer takes them: packed where the recipe says so, the dev split in order of length."""
-
-    train: list[dict[str, Any]]
-    dev: list[dict[str, Any]]
-    lengths: list[int]
-    too_long: tuple[tuple[str, int], ...]
 
 
 class Session:
@@ -110,7 +107,7 @@ class Session:
         training: Training,
         parts: Mapping[str, Dataset],
         base_digest: str,
-        device: str | None,
+        device: str,
     ) -> None:
         self.layout = layout
         self.recipe = recipe
@@ -118,6 +115,7 @@ class Session:
         self.parts = parts
         self.base_digest = base_digest
         self.device = device
+        self.start = start_of(layout, recipe)
         self.examples: Examples | None = None
         self.seconds = 0.0
         self.tokens = 0
@@ -125,9 +123,9 @@ class Session:
 
     def run(self, show_progress: bool, watch: Watch | None) -> TrainResult:
         started = time.perf_counter()
-        with quiet(), JournalWriter(self.training.journal) as journal:
-            settings = self.recipe.settings
-            micro = settings.micro_batch or settings.batch_size
+        journal_of = JournalWriter(self.training.journal) if processes.is_main() else contextlib.nullcontext()
+        with quiet(), journal_of as journal:
+            micro = first_micro_batch(self.recipe.settings)
             last = self._last()
             if last is not None:
                 micro = min(micro, last.marker.micro_batch)
@@ -152,29 +150,22 @@ class Session:
         return self._finish(stopped, micro, time.perf_counter() - started)
 
     def _last(self) -> Checkpoint | None:
+        processes.wait()
+        if processes.is_main():
+            # Damaged ones are set aside by one, so that all find the same.
+            whole_checkpoints(self.training.working)
+        processes.wait()
         return next(iter(whole_checkpoints(self.training.working)[::-1]), None)
 
     def load(self) -> tuple[Any, Any]:
         """The base with a fresh adapter, and its tokenizer; the first time also encodes the examples."""
         model, tokenizer, _, _, quantization = load_base(self.recipe, self.device)
         if self.examples is None:
-            self.examples = self.encode(model, tokenizer)
+            self.examples = make_examples(self.recipe, self.parts, model, tokenizer)
             settings = self.recipe.settings
             self.steps = steps_of(len(self.examples.train), settings.batch_size, settings.epochs, settings.max_steps)
-            self.training.save(self._record(started_at=now(), quantization=quantization, device=str(model.device.type)))
-        return with_adapter(model, self.recipe), tokenizer
-
-    def encode(self, model: Any, tokenizer: Any) -> Examples:
-        context = getattr(model.config, "max_position_embeddings", None)
-        ends = end_tokens(model, tokenizer)
-        train, dev = (
-            encode(self.recipe, self.parts[name], tokenizer, ends=ends, context=context) for name in ("train", "dev")
-        )
-        rows = _rows(train, self.recipe)
-        if self.recipe.settings.packing:
-            rows = _packed(rows, train.limit)
-        ordered = sorted(_rows(dev, self.recipe), key=lambda row: len(row["input_ids"]))
-        return Examples(rows, ordered, [len(row["input_ids"]) for row in rows], tuple(train.too_long))
+            self._save(self._record(started_at=now(), quantization=quantization, device=self.device))
+        return with_adapter(model, self.recipe, self.start), tokenizer
 
     def attempt(
         self,
@@ -182,34 +173,27 @@ class Session:
         tokenizer: Any,
         micro: int,
         last: Checkpoint | None,
-        journal: JournalWriter,
+        journal: JournalWriter | None,
         bar: Progress,
         watch: Watch | None,
     ) -> str:
         """Train from `last` to the end; returns why it ended."""
         assert self.examples is not None
-        trl = require("trl", extra="finetune")
-        settings, examples = self.recipe.settings, self.examples
-        device = str(model.device.type)
-        order = training_order(examples.lengths, settings.batch_size, self.steps, settings.seed)
-        arguments = trl.SFTConfig(
-            **common_arguments(settings, self.training.working, device, micro, self.steps),
-            max_length=settings.max_length,
-            packing=settings.packing,
-            eval_packing=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        made = sft_trainer()
-        made.order, made.ends = order, None
-        # With dropout the beginning of each row is another; activation checkpointing keeps no keys and values.
-        made.share = not (settings.dropout or settings.gradient_checkpointing or settings.packing)
-        trainer = made(
+        settings, examples, device = self.recipe.settings, self.examples, self.device
+        lengths = examples.lengths
+        order = training_order(lengths, settings.batch_size, self.steps, settings.seed)
+        trainer = self._trainer(
+            common_arguments(settings, self.training.working, device, micro, self.steps),
             model=model,
-            args=arguments,
             train_dataset=as_dataset(examples.train),
-            eval_dataset=as_dataset(examples.dev),
+            eval_dataset=as_dataset(
+                filled_up(examples.dev, 1 if processes.count() == 1 else micro * processes.count())
+            ),
             processing_class=tokenizer,
         )
+        trainer.order, trainer.ends = order, None
+        # With dropout the beginning of each row is another; activation checkpointing keeps no keys and values.
+        trainer.share = not (settings.dropout or settings.gradient_checkpointing or settings.packing)
         if device == "cpu":
             # trl keeps the adapter of a quantized base in bf16, which a CPU computes slowly.
             for weights in model.parameters():
@@ -221,7 +205,7 @@ class Session:
             journal,
             bar,
             order=order,
-            lengths=examples.lengths,
+            lengths=lengths,
             batch_size=settings.batch_size,
             patience=settings.patience,
             device=device,
@@ -238,6 +222,11 @@ class Session:
             self.seconds += recorder.seconds
             self.tokens += recorder.tokens
         return trainer.ends or "steps"
+
+    def _trainer(self, arguments: dict[str, Any], **parts: Any) -> Any:
+        if self.recipe.kind == "dpo":
+            return dpo_trainer(self.recipe.settings, arguments, fresh=self.start is None, **parts)
+        return sft_trainer(self.recipe.settings, arguments, **parts)
 
     def _losses(self, step: int) -> list[float]:
         """Losses of the steps up to this one, as they were recorded."""
@@ -259,6 +248,11 @@ class Session:
 
     def _smaller(self, micro: int, error: Exception) -> int:
         batch = self.recipe.settings.batch_size
+        if processes.count() > 1:
+            raise OutOfMemoryError(
+                f"not enough memory for {micro} rows at once in each of {processes.count()} processes",
+                hint="Set micro_batch lower, or gradient_checkpointing.",
+            ) from error
         if micro == 1:
             raise OutOfMemoryError(
                 "not enough memory to train on one row",
@@ -273,6 +267,11 @@ class Session:
             stacklevel=2,
         )
         return smaller
+
+    def _save(self, record: TrainingRecord) -> None:
+        if processes.is_main():
+            self.training.save(record)
+        processes.wait()
 
     def _record(self, **changes: Any) -> TrainingRecord:
         """What is recorded of this training, with changes; a new record where it begins."""
@@ -295,6 +294,12 @@ class Session:
         return known.model_copy(update={name: value for name, value in changes.items() if name != "started_at"})
 
     def _finish(self, stopped: str, micro: int, seconds: float) -> TrainResult:
+        if not processes.is_main():
+            # The main process publishes; then the others find what it did.
+            processes.wait()
+            found = finished(self.layout, self.training)
+            assert found is not None
+            return found
         checkpoints = whole_checkpoints(self.training.working)
         best = best_of(checkpoints)
         if best is None:
@@ -330,24 +335,25 @@ class Session:
         self.training.compact()
         self.training.save(record)
         shutil.rmtree(self.training.working, ignore_errors=True)
+        processes.wait()
         return result_of(self.training, record, adapter)
 
 
-def _rows(encoded: Encoded, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
-    """Tokens with labels: -100 where nothing is learned."""
-    rows = []
-    for row in encoded.rows:
-        learned = row.completion_mask if recipe.settings.completion_only else [1] * len(row.input_ids)
-        labels = [token if mark else -100 for token, mark in zip(row.input_ids, learned, strict=True)]
-        rows.append({"input_ids": row.input_ids, "labels": labels})
-    return rows
+def first_micro_batch(settings: TrainSettings, count: int | None = None) -> int:
+    """Rows that go through the model at once in each of `count` processes, to begin with; by default of those there are.
 
-
-def _packed(rows: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
-    """Rows put together up to `length` tokens, none cut, each with the lengths of what is in it."""
-    trl = require("trl", extra="finetune")
-    packed: list[dict[str, Any]] = trl.pack_dataset(as_dataset(rows), length, "bfd").to_list()
-    return packed
+    Raises:
+        UsageError: the batch cannot be dealt out evenly.
+    """
+    count = count or processes.count()
+    share, rest = divmod(settings.batch_size, count)
+    if rest:
+        raise UsageError(
+            f"a batch of {settings.batch_size} rows cannot be dealt out to {count} processes",
+            hint=f"Set batch_size to a multiple of {count}.",
+        )
+    most = min(settings.micro_batch or share, share)
+    return next(size for size in range(most, 0, -1) if share % size == 0)
 
 
 def _free() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import RunError, require
+from workbench.finetune import processes
 from workbench.finetune.checkpoints import prune, publish_checkpoint, staging
 from workbench.finetune.loss import completion_loss
 from workbench.finetune.order import look_every
@@ -40,11 +40,13 @@ class TrainerParts:
         order: rows of the whole training, in order.
         share: whether the beginning that rows have in common goes through the model once.
         ends: why training stops at this step; a checkpoint remembers it.
+        measures: what `measure` sums, by name.
     """
 
     order: Sequence[int]
     share: bool
     ends: str | None
+    measures: tuple[str, ...] = ("loss",)
     # Set by the trainer that this is mixed into.
     args: Any
     state: Any
@@ -80,21 +82,15 @@ class TrainerParts:
         folder, step = Path(self.args.output_dir), self.state.global_step
         staged = staging(folder, step)
         try:
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
+            if processes.is_main():
+                shutil.rmtree(staged, ignore_errors=True)
+                staged.mkdir(parents=True)
+            processes.wait()
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            losses = [
-                entry["eval_loss"]
-                for entry in self.state.log_history
-                if entry.get("step") == step and "eval_loss" in entry
-            ]
-            publish_checkpoint(
-                folder,
-                step,
-                micro_batch=self.args.per_device_train_batch_size,
-                dev_loss=losses[-1] if losses else None,
-                ends=self.ends or ("steps" if step >= self.state.max_steps else None),
-            )
+            processes.wait()
+            if processes.is_main():
+                self._publish(folder, step)
+            processes.wait()
         except Exception as error:
             room = shutil.disk_usage(folder).free
             shutil.rmtree(staged, ignore_errors=True)
@@ -104,27 +100,45 @@ class TrainerParts:
                 f"the disk of {folder} is full: the checkpoint of step {step} could not be kept",
                 hint="Make room and run again: training goes on from the checkpoint before.",
             ) from error
+
+    def _publish(self, folder: Path, step: int) -> None:
+        losses = [
+            entry["eval_loss"] for entry in self.state.log_history if entry.get("step") == step and "eval_loss" in entry
+        ]
+        publish_checkpoint(
+            folder,
+            step,
+            micro_batch=self.args.per_device_train_batch_size,
+            dev_loss=losses[-1] if losses else None,
+            ends=self.ends or ("steps" if step >= self.state.max_steps else None),
+        )
         prune(folder)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Mean loss over the learned tokens of the dev split: the same however rows are batched."""
+        """Means over the dev split: of its learned tokens, or of its pairs, the same however rows are batched."""
         torch = require("torch", extra="finetune")
         self.model.eval()
-        total = torch.zeros(2, dtype=torch.float64, device="cpu")
+        total = torch.zeros(1 + len(self.measures), dtype=torch.float64, device="cpu")
         for inputs in self.get_eval_dataloader(eval_dataset):  # type: ignore[attr-defined]
             inputs = self._prepare_inputs(inputs)  # type: ignore[attr-defined]
             with torch.no_grad(), self.compute_loss_context_manager():  # type: ignore[attr-defined]
-                count = (inputs["labels"][:, 1:] != -100).sum()
-                loss = self.compute_loss(self.model, inputs)
-            total += torch.tensor([float(loss) * float(count), float(count)], dtype=torch.float64)
+                total += torch.tensor(self.measure(inputs), dtype=torch.float64)
         if self.accelerator.num_processes > 1:
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum").cpu()
-        metrics = {f"{metric_key_prefix}_loss": float(total[0] / total[1])}
+        means = (total[1:] / total[0]).tolist()
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(self.measures, means, strict=True)}
         self.log(metrics)  # type: ignore[attr-defined]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def measure(self, inputs: dict[str, Any]) -> list[float]:
+        """Of a batch, what `measures` are means over, and the sum of each."""
+        count = float((inputs["labels"][:, 1:] != -100).sum())
+        loss = float(self.compute_loss(self.model, inputs))
+        # A batch that only fills up has no mean.
+        return [count, loss * count if count else 0.0]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -135,8 +149,8 @@ class TrainerParts:
             found = completion_loss(model, inputs, share=self.share)
         if found is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
-        total, count = found
-        return total / (count if num_items_in_batch is None else num_items_in_batch)
+        losses, counts = found
+        return losses.sum() / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def _disk_is_full(error: Exception, room: int) -> bool:
@@ -146,10 +160,22 @@ def _disk_is_full(error: Exception, room: int) -> bool:
     return room < _NO_ROOM
 
 
-def sft_trainer() -> type[Any]:
-    """trl's SFTTrainer with our parts."""
+def sft_trainer(settings: TrainSettings, arguments: dict[str, Any], **parts: Any) -> Any:
+    """trl's SFTTrainer with our parts.
+
+    Args:
+        arguments: as of `common_arguments`.
+        parts: `model`, `train_dataset`, `eval_dataset` and `processing_class`, as trl's takes them.
+    """
     trl = require("trl", extra="finetune")
-    return type("WorkbenchSFTTrainer", (TrainerParts, trl.SFTTrainer), {})
+    made = type("WorkbenchSFTTrainer", (TrainerParts, trl.SFTTrainer), {})
+    ours = {
+        "max_length": settings.max_length,
+        "packing": settings.packing,
+        "eval_packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    return made(args=trl.SFTConfig(**arguments, **ours), **parts)
 
 
 def common_arguments(
@@ -157,13 +183,12 @@ def common_arguments(
 ) -> dict[str, Any]:
     """Arguments that every kind of training has, for trl's configurations."""
     every = look_every(steps, settings.eval_every)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = device.startswith("cuda")
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": micro_batch,
-        "gradient_accumulation_steps": max(1, settings.batch_size // (micro_batch * processes)),
+        "gradient_accumulation_steps": settings.batch_size // (micro_batch * processes.count()),
         "num_train_epochs": 1,
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
@@ -187,11 +212,7 @@ def common_arguments(
         "disable_tqdm": True,
         "report_to": "none",
         "dataloader_pin_memory": cuda,
+        # Every weight of an adapter is used in every step.
+        "ddp_find_unused_parameters": False,
         "push_to_hub": False,
     }
-
-
-def as_dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows in memory, in the form that trl's trainers take."""
-    datasets = require("datasets", extra="finetune")
-    return datasets.Dataset.from_list([dict(row) for row in rows])

@@ -17,6 +17,8 @@ from workbench.models.peft_files import CONFIG, WEIGHTS, check_plain
 if TYPE_CHECKING:
     import torch
 
+    from workbench.models.store import ModelFolder
+
 # Adapters that stay on a model; the one used longest ago makes room for the next.
 MOST_ATTACHED = 8
 # Tokens that an adapter must answer otherwise than its base.
@@ -172,17 +174,17 @@ class AdapterSwitch:
         return {path: module for path, module in self._model.named_modules() if id(module) in ours}
 
 
-def check_base(adapter: AdapterFolder, info: ModelInfo) -> None:
+def check_base(adapter: AdapterFolder, model: ModelInfo | ModelFolder) -> None:
     """Refuse an adapter of another model.
 
     Raises:
         ModelError: names both.
     """
     manifest = adapter.manifest
-    if manifest.base_digest != info.digest:
+    if manifest.base_digest != model.digest:
         raise ModelError(
             f"{adapter} was trained on {manifest.base} ({short(manifest.base_digest)}), "
-            f"and this is {info.name} ({short(info.digest)})",
+            f"and this is {model.name} ({short(model.digest)})",
             hint="Use the model that it was trained on, or train it on this one.",
         )
 

@@ -87,12 +87,17 @@ class TransformersEngine:
         self._grammars: dict[bytes, Constraint] = {}
 
     @classmethod
-    def load(cls, name: str, *, quantization: Quantization = "none", device: str | None = None) -> TransformersEngine:
+    def load(
+        cls, name: str, *, quantization: Quantization = "none", device: str | None = None, sharded: bool = False
+    ) -> TransformersEngine:
         """Load a model that is on this machine; the network is never asked.
 
         Device: CUDA where there is one, else Apple's MPS, else the CPU. Type: bf16 on CUDA, fp16 on MPS, fp32 on a CPU
         (where bf16 is slower). Prefixes that prompts share are kept between calls, in as many megabytes as the
         environment variable `WORKBENCH_PREFIX_CACHE_MB` says (512 unless set; 0 keeps none).
+
+        Args:
+            sharded: leave the weights where accelerate deals them out from, those of 4 bits stored in the type of the others.
 
         Raises:
             ModelError: no such model here, or its files cannot be loaded.
@@ -118,8 +123,10 @@ class TransformersEngine:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
+                bnb_4bit_quant_storage=dtype if sharded else None,
             )
-            options["device_map"] = {"": device}
+            if not sharded:
+                options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
         try:
             with _quiet(transformers):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
@@ -129,7 +136,7 @@ class TransformersEngine:
             raise ModelError(
                 f"the model {name} cannot be loaded: {reason}", hint=f"Run: workbench model pull {name}"
             ) from error
-        if chosen == "none":
+        if chosen == "none" and not sharded:
             model = model.to(device)
         model.eval()
         info = ModelInfo(folder.name, folder.digest, "transformers", device, str(dtype).removeprefix("torch."), chosen)
