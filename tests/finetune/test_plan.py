@@ -102,6 +102,26 @@ def test_a_disk_without_room_is_refused(made: FinetunePlan) -> None:
         tight.require_fit()
 
 
+def test_memory_is_handed_back_at_once_only_where_little_is_free(
+    made: FinetunePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(planning, "give_back_at_once", lambda: called.append(True))
+    roomy = dataclasses.replace(made, available_mb=made.memory.training * (planning.HELD + 1))
+    roomy.prepare()
+    assert not roomy.tight
+    assert called == []
+    assert "more is held on to for speed" in str(roomy)
+    tight = dataclasses.replace(made, available_mb=made.memory.training * (planning.HELD - 1))
+    tight.prepare()
+    assert tight.tight
+    assert called == [True]
+    assert "handed back at once" in str(tight)
+    assert not dataclasses.replace(tight, device="cuda").tight
+    with pytest.raises(OutOfMemoryError):
+        dataclasses.replace(made, available_mb=0.01).prepare()
+
+
 def test_the_pilot_times_the_real_training_and_keeps_nothing(layout: Layout) -> None:
     found = plan(layout, make_recipe(layout), show_progress=False)
     assert found.pilot is not None

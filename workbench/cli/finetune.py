@@ -78,9 +78,10 @@ def run_command(
     if launch is not None:
         result = _launched(layout, recipe, launch, anyway=anyway, fresh=fresh, show_progress=not as_json)
     else:
-        if not anyway:
-            plan(layout, recipe, pilot=False).require_fit()
-        give_back_at_once()
+        if anyway:
+            give_back_at_once()
+        else:
+            plan(layout, recipe, pilot=False).prepare()
         result = train(layout, recipe, resume=not fresh, show_progress=not as_json)
     if as_json:
         print_json(_of_result(result))

@@ -17,7 +17,6 @@ from workbench.errors import WorkbenchWarning
 from workbench.events.journal import JournalWriter, iterate_journal
 from workbench.finetune import train
 from workbench.finetune.inputs import sequences
-from workbench.finetune.memory import give_back_at_once
 from workbench.finetune.quiet import quiet
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.finetune.record import Training
@@ -63,7 +62,6 @@ def run_pilot(
     Args:
         micro: rows at once. tokens, evaluations: of the whole training, to which the pace is carried over.
     """
-    give_back_at_once()
     short = recipe.with_settings(max_steps=PILOT_STEPS, eval_every=PILOT_STEPS)
     with tempfile.TemporaryDirectory(prefix="workbench-pilot-") as folder, quiet():
         training = Training(Layout(Path(folder), Settings()), "pilot")

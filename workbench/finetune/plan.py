@@ -20,6 +20,7 @@ from workbench.finetune.memory import (
     available_mb,
     base_on_meta,
     estimate_memory,
+    give_back_at_once,
     quantization,
 )
 from workbench.finetune.order import look_every, steps_of, training_order
@@ -31,6 +32,9 @@ from workbench.models.adapters import AdapterFolder
 from workbench.models.store import find_model
 from workbench.models.transformers_engine import best_device
 from workbench.workspace import Layout
+
+# How many times what it uses a training may hold on to where memory is not handed back at once; see `give_back_at_once`.
+HELD = 5
 
 _T = TypeVar("_T")
 
@@ -126,6 +130,21 @@ class FinetunePlan:
         if not self.fits:
             raise RunError(self.sentence, hint=self.way_out)
 
+    @property
+    def tight(self) -> bool:
+        """Whether memory has to be handed back to the system at once, which takes time, for the estimate to hold."""
+        return self.device == "cpu" and self.available_mb < HELD * self.memory.training
+
+    def prepare(self) -> None:
+        """Make this process ready for the training.
+
+        Raises:
+            OutOfMemoryError, RunError: as `require_fit`.
+        """
+        self.require_fit()
+        if self.tight:
+            give_back_at_once()
+
     def to_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         fields["memory"] = self.memory.to_json()
@@ -152,6 +171,13 @@ class FinetunePlan:
         yield "memory", f"{self.memory.peak:,.0f} MB at the peak: {shown}"
         if self.memory.loading + self.memory.framework >= self.memory.peak:
             yield "", f"the peak is while the weights are read: {self.memory.loading:,.0f} MB"
+        if self.device == "cpu":
+            yield (
+                "",
+                "handed back at once, which takes time, since little is free"
+                if self.tight
+                else (f"while {HELD} times as much is free, as here, more is held on to for speed"),
+            )
         if self.pilot is not None:
             total = self.pilot.train_s + self.pilot.evaluation_s
             pace = f"{self.pilot.tokens_per_s:.0f} tokens/s in a pilot of {self.pilot.steps} steps"
@@ -218,6 +244,8 @@ def plan(
         return dataclasses.replace(found, alternatives=_alternatives(recipe, examples, order, device, free, start))
     if not pilot:
         return found
+    if found.tight:
+        give_back_at_once()
     return dataclasses.replace(
         found,
         pilot=run_pilot(
