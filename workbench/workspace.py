@@ -149,6 +149,7 @@ class Settings(BaseModel):
     blobs: BlobsSettings = BlobsSettings()
     cache: CacheSettings = CacheSettings()
     servers: dict[str, ServerSettings] = {}
+    roles: dict[str, tuple[str, ...]] = {}
 
     @field_validator("servers", mode="before")
     @classmethod

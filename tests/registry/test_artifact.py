@@ -26,6 +26,7 @@ LAYERS = [
     "evidence/comparison.json",
     "evidence/decision.json",
     "evidence/gate.json",
+    "evidence/run.json",
     "evidence/scores.parquet",
     "pipeline.json",
     "postprocess/shout.py",

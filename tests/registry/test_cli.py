@@ -18,6 +18,7 @@ from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageEr
 from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Message, ModelInfo, Request
 from workbench.pipeline.pipeline import Pipeline
+from workbench.registry import names
 from workbench.registry.artifact import Artifact
 from workbench.workspace import Layout
 
@@ -157,6 +158,42 @@ def test_aliases_move_and_roll_back(make_run: MakeRun) -> None:
         call("artifact", "rollback", "greet")
     kinds = [move["kind"] for move in parsed("artifact", "history", "greet")]
     assert kinds == ["register", "alias", "register", "alias", "rollback", "alias", "rollback"]
+
+
+@pytest.mark.usefixtures("promoted")
+def test_an_alias_with_a_policy_refuses_until_somebody_approves(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout.policies.mkdir()
+    (layout.policies / "prod.toml").write_text("[[approval]]\nrole = 'reviewer'\n")
+    (layout.root / "workbench.toml").write_text("[roles]\nreviewer = ['ada']\n")
+    with pytest.raises(GateRefused) as caught:
+        call("artifact", "alias", "greet@1", "prod")
+    assert caught.value.exit_code == 100
+    with pytest.raises(UsageError, match="is not reviewer"):
+        call("artifact", "approve", "greet@1", "--role", "reviewer")
+    monkeypatch.setattr(names, "current_user", lambda: "ada")
+    assert (
+        "greet@1 is approved by ada (reviewer)" in call("artifact", "approve", "greet@1", "--role", "reviewer").stdout
+    )
+    [consent] = parsed("artifact", "approve", "greet@1", "--role", "reviewer")["approvals"]
+    assert (consent["actor"], consent["role"]) == ("ada", "reviewer")
+    assert parsed("artifact", "alias", "greet@1", "prod")["aliases"] == ["prod", "staging"]
+    kinds = [move["kind"] for move in parsed("artifact", "history", "greet", "--alias", "prod")]
+    assert kinds == ["refuse", "alias"]
+
+
+@pytest.mark.usefixtures("promoted")
+def test_history_says_where_an_alias_pointed_at_a_time() -> None:
+    told = parsed("artifact", "history", "greet", "--alias", "staging", "--at", "2999-03-03 14:00:00")
+    assert (told["move"]["to_version"], told["artifact"]["decision"]["outcome"]) == (1, "better")
+    said = call("artifact", "history", "greet", "--alias", "staging", "--at", "2999-03-03").stdout
+    assert "greet@staging was version 1, moved there by" in said
+    assert "run-1, variant few over base" in said
+    with pytest.raises(NotFoundError, match="pointed nowhere"):
+        call("artifact", "history", "greet", "--alias", "staging", "--at", "2001-01-01")
+    with pytest.raises(UsageError, match="which alias"):
+        call("artifact", "history", "greet", "--at", "2001-01-01")
 
 
 @pytest.mark.usefixtures("promoted")

@@ -55,6 +55,26 @@ def test_every_kind_of_change_is_shown(two: tuple[Artifact, Artifact]) -> None:
     assert "mean exact" in found._repr_html_()
 
 
+def test_rows_that_got_better_and_worse_are_told(layout: Layout, make_run: MakeRun) -> None:
+    first = promote(layout, make_run(), "greet", "few")
+    # Of the 50 rows that were right two are wrong now, and of the 10 that were wrong seven are right.
+    answers = [False, False, *[True] * 55, False, False, False]
+    second = promote(layout, make_run({"base": CLEAR["base"], "few": answers}, run_id="run-2"), "greet", "few")
+    found = diff(first, second)
+    assert (found.shared, found.fixed, found.broken) == (60, 7, 2)
+    assert [row.row_id for row in found.rows[:3]] == ["row-000", "row-001", "row-050"]
+    assert str(found.rows[0]) == "WORSE  row-000: 'YES' → 'NO'"
+    assert "rows: of 60 that both were asked, 7 got better and 2 got worse" in str(found)
+    assert found.to_json()["rows"]["changed"][2] == {
+        "row_id": "row-050",
+        "before": 0.0,
+        "after": 1.0,
+        "output_before": "NO",
+        "output_after": "YES",
+    }
+    assert "7 got better" in found._repr_html_()
+
+
 def test_an_artifact_does_not_differ_from_itself(two: tuple[Artifact, Artifact]) -> None:
     found = diff(two[0], two[0])
     assert not found

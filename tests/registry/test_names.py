@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.state.servers import new_url
 from workbench.errors import NotFoundError, UsageError
 from workbench.files import digest_bytes
 from workbench.registry import names
@@ -21,6 +22,13 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 def _digest(number: int) -> str:
     return digest_bytes(str(number).encode())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def layout(tmp_path: Path, request: pytest.FixtureRequest) -> Layout:
+    url = new_url(request.param, tmp_path)
+    (tmp_path / "workbench.toml").write_text(f'name = "test"\n[state]\nurl = "{url}"\n')
+    return Layout.find(tmp_path)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import workbench
+from workbench.cli.audit import audit_app
 from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
 from workbench.cli.doctor import doctor_command
@@ -19,7 +20,7 @@ from workbench.cli.init import init_command
 from workbench.cli.model import model_app
 from workbench.cli.notebooks import notebooks_app
 from workbench.cli.prompt import prompt_app
-from workbench.cli.registry import artifact_app, gate_command, promote_command
+from workbench.cli.registry import artifact_app, gate_command, gc_command, promote_command
 from workbench.errors import GateRefused, WorkbenchError, WorkbenchWarning
 
 app = typer.Typer(
@@ -53,6 +54,8 @@ app.command("compare")(compare_command)
 app.command("gate")(gate_command)
 app.command("promote")(promote_command)
 app.add_typer(artifact_app, name="artifact")
+app.add_typer(audit_app, name="audit")
+app.command("gc")(gc_command)
 app.add_typer(index_app, name="index")
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(notebooks_app, name="notebooks")

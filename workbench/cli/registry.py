@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,24 @@ def promote_command(
         return
     also = f", {', '.join(artifact.aliases)}" if artifact.aliases else ""
     _print(f"{artifact.name}@{artifact.version}{also}  {artifact.digest}")
+
+
+def gc_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove blobs that no version of an artifact needs, such as those of a promotion that was killed."""
+    from workbench.registry.gc import collect_garbage
+
+    found = collect_garbage(Layout.find(), dry_run=dry_run)
+    if as_json:
+        _print({"dry_run": dry_run, **found.to_json()})
+        return
+    young = f", {found.young} of them because they are young" if found.young else ""
+    _print(
+        f"{'would remove' if dry_run else 'removed'} {len(found.blobs)} blobs of {found.size:,} bytes; "
+        f"{found.kept} stay{young}"
+    )
 
 
 @artifact_app.command("ls")
@@ -148,12 +167,32 @@ def diff(
 def alias(
     artifact: Reference, alias: Annotated[str, typer.Argument(help="staging, prod, canary, …")], as_json: Json = False
 ) -> None:
-    """Point an alias at a version."""
-    from workbench.registry import names
+    """Point an alias at a version, if its policy (policies/ALIAS.toml) lets it. Exits with 100 where it refuses."""
+    from workbench.registry.aliases import move_alias
+
+    _moved(move_alias(Layout.find(), artifact, alias), alias, as_json)
+
+
+@artifact_app.command("approve")
+def approve(
+    artifact: Reference,
+    role: Annotated[str, typer.Option(help="The role in which you approve, of [roles] in workbench.toml.")],
+    comment: Annotated[str, typer.Option("--comment", "-m", help="Why.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Put on record that you approve a version, for policies that ask for it."""
+    from dataclasses import asdict
+
+    from workbench.registry import approvals
 
     layout = Layout.find()
-    target = names.resolve(layout, artifact)
-    _moved(names.set_alias(layout, target.name, alias, target.version), alias, as_json)
+    found = approvals.approve(layout, artifact, role, comment=comment)
+    given = approvals.approvals(layout, found.name, found.version)
+    if as_json:
+        _print({**found.to_json(), "approvals": [asdict(consent) for consent in given]})
+        return
+    who = ", ".join(f"{consent.actor} ({consent.role})" for consent in given)
+    _print(f"{found.name}@{found.version} is approved by {who}")
 
 
 @artifact_app.command("rollback")
@@ -175,24 +214,55 @@ def rollback(
 
 
 @artifact_app.command("history")
-def history(name: str, as_json: Json = False) -> None:
-    """Show what was done under a name: versions, moves of aliases, rollbacks and refusals."""
+def history(
+    name: str,
+    alias: Annotated[str | None, typer.Option(help="Only the moves of this alias.")] = None,
+    at: Annotated[
+        datetime | None, typer.Option(help="Where the alias pointed then, and why; UTC unless it says otherwise.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was done under a name: versions, moves of aliases, rollbacks, approvals and refusals."""
     from dataclasses import asdict
 
     from workbench.registry import names
 
     names.check_name(name)
-    moves = names.history(Layout.find(), name)
+    layout = Layout.find()
+    if at is not None:
+        if alias is None:
+            raise UsageError("which alias?", hint=f"Write: workbench artifact history {name} --alias prod --at …")
+        _pointed(layout, name, alias, at if at.tzinfo else at.replace(tzinfo=UTC), as_json)
+        return
+    moves = [move for move in names.history(layout, name) if alias is None or move.alias == alias]
     if as_json:
         _print([asdict(move) for move in moves])
         return
     rows = []
     for move in moves:
         path = " → ".join(str(version) for version in (move.from_version, move.to_version) if version is not None)
-        rows.append(
-            (move.at[:19], move.kind, move.alias or "", path, move.actor, "; ".join(move.detail.get("reasons", [])))
+        said = "; ".join(move.detail.get("reasons", [])) or " ".join(
+            str(move.detail[key]) for key in ("role", "comment") if move.detail.get(key)
         )
+        rows.append((move.at[:19], move.kind, move.alias or "", path, move.actor, said))
     _table(("at (UTC)", "what", "alias", "version", "by", "reasons"), rows)
+
+
+def _pointed(layout: Layout, name: str, alias: str, at: datetime, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from workbench.registry import names
+    from workbench.registry.artifact import Artifact
+
+    move = names.alias_at(layout, name, alias, at)
+    artifact = Artifact.open(layout, f"{name}@{move.to_version}")
+    if as_json:
+        _print({"at": at.isoformat(), "move": asdict(move), "artifact": artifact.to_json()})
+        return
+    _print(
+        f"{name}@{alias} was version {move.to_version}, moved there by {move.actor} at {move.at[:19]} UTC ({move.kind})"
+    )
+    _table(("artifact", f"{name}@{move.to_version}"), artifact.summary())
 
 
 @artifact_app.command("run")

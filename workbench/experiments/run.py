@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,13 @@ class Run:
         self.folder = folder
         self.manifest = manifest or _read_manifest(folder / "run.json")
         self._rows: tuple[pl.DataFrame, pl.DataFrame] | None = None
+
+    @classmethod
+    def of(cls, manifest: RunManifest, calls: pl.DataFrame, scores: pl.DataFrame) -> Run:
+        """A run from its parts, wherever they were kept; it has no folder, and cannot be gone on with."""
+        run = cls(Path(os.devnull), manifest)
+        run._rows = (_in_form(calls, Call), _in_form(scores, Score))
+        return run
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -18,6 +18,9 @@ from workbench.pipeline.pipeline import Pipeline
 from workbench.registry import build, names
 from workbench.registry.oci import Descriptor, OciLayout
 from workbench.workspace import Layout, current_layout
+
+if TYPE_CHECKING:
+    from workbench.experiments.run import Run
 
 REQUIRED = (build.PIPELINE, build.PROMPT, build.CALLS, build.SCORES, build.GATE, build.ENVIRONMENT, build.PROVENANCE)
 
@@ -171,6 +174,18 @@ class Artifact:
             self._document(build.DECISION),
             self._document(build.COMPARISON),
         )
+
+    def run(self) -> Run:
+        """The run that the artifact was promoted from, of its own evidence: the workspace's runs are not read.
+
+        Raises:
+            IntegrityError: a part is damaged, or was never stored.
+        """
+        from workbench.experiments.records import RunManifest
+        from workbench.experiments.run import Run
+
+        evidence = self.evidence()
+        return Run.of(RunManifest.model_validate_json(self.read(build.RUN)), evidence.calls, evidence.scores)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ ADAPTER = "adapter/"
 ADAPTER_MANIFEST = f"{ADAPTER}{adapters.MANIFEST}"
 # What lies in folders of its own is put into the workspace when the pipeline is taken out.
 PARTS = ("index/", ADAPTER)
+RUN = "evidence/run.json"
 CALLS = "evidence/calls.parquet"
 SCORES = "evidence/scores.parquet"
 COMPARISON = "evidence/comparison.json"
@@ -51,6 +52,7 @@ _MEDIA_TYPES = {
     ADAPTER_MANIFEST: f"{VENDOR}.adapter.v1+json",
     f"{ADAPTER}{peft_files.CONFIG}": f"{VENDOR}.adapter-config.v1+json",
     f"{ADAPTER}{peft_files.WEIGHTS}": f"{VENDOR}.adapter-weights.v1+safetensors",
+    RUN: f"{VENDOR}.run.v1+json",
     CALLS: f"{VENDOR}.calls.v1+parquet",
     SCORES: f"{VENDOR}.scores.v1+parquet",
     COMPARISON: f"{VENDOR}.comparison.v1+json",
@@ -86,6 +88,7 @@ def build(
     pipeline = evaluated.with_(model_digest=evaluated.model_digest or manifest.models[variant]["digest"])
     skeleton, texts = pipeline.split()
     files = {PIPELINE: canonical_json(skeleton), **texts, **(parts or {})}
+    files[RUN] = canonical_json(manifest.model_dump(mode="json"))
     files[CALLS] = parquet(run.calls(), _ROW_ORDER)
     files[SCORES] = parquet(run.scores(), (*_ROW_ORDER, "scorer"))
     if comparison is not None:

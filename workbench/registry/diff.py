@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import polars as pl
+
 from workbench.files import canonical_json, short
 from workbench.html import escape, table
 from workbench.pipeline.prompt import Prompt
@@ -16,6 +18,8 @@ from workbench.registry.artifact import Artifact
 
 # Old and new value by name; None where that side has none.
 Changes: TypeAlias = Mapping[str, tuple[Any, Any]]
+# Rows that the text form shows.
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ class ArtifactDiff:
         postprocess: the steps in their order, as one JSON text each side; the files of Python steps as unified diffs in
             `files`.
         environment: versions of the distributions that the runs were made with.
+        index: recipe and sizes of the retrieval index, by dotted path.
         evidence: run, data set, decision, and the mean of each scorer.
+        rows: rows that both were asked and that the primary scorer judges differently, what broke first.
+        shared: how many rows both were asked.
     """
 
     before: str
@@ -38,12 +45,25 @@ class ArtifactDiff:
     settings: Changes
     postprocess: Changes
     files: Mapping[str, tuple[str, ...]]
+    index: Changes
     environment: Changes
     evidence: Changes
+    rows: tuple[RowChange, ...] = ()
+    shared: int = 0
+
+    @property
+    def fixed(self) -> int:
+        """Rows that the second answers better."""
+        return sum(row.after > row.before for row in self.rows)
+
+    @property
+    def broken(self) -> int:
+        """Rows that the second answers worse."""
+        return len(self.rows) - self.fixed
 
     def __bool__(self) -> bool:
         """Whether the artifacts answer differently; the environment and the evidence do not count."""
-        return bool(self.prompt or self.settings or self.postprocess or self.files)
+        return bool(self.prompt or self.settings or self.postprocess or self.files or self.index)
 
     def to_json(self) -> dict[str, Any]:
         def pairs(changes: Changes) -> dict[str, dict[str, Any]]:
@@ -57,13 +77,21 @@ class ArtifactDiff:
             "settings": pairs(self.settings),
             "postprocess": pairs(self.postprocess),
             "files": {name: list(lines) for name, lines in self.files.items()},
+            "index": pairs(self.index),
             "environment": pairs(self.environment),
             "evidence": pairs(self.evidence),
+            "rows": {
+                "shared": self.shared,
+                "fixed": self.fixed,
+                "broken": self.broken,
+                "changed": [vars(row) for row in self.rows],
+            },
         }
 
     def _sections(self) -> list[tuple[str, Changes]]:
         sections = [
             ("settings", self.settings),
+            ("index", self.index),
             ("post-processing", self.postprocess),
             ("environment", self.environment),
             ("evidence", self.evidence),
@@ -80,7 +108,14 @@ class ArtifactDiff:
         for title, changes in self._sections():
             lines += ["", title]
             lines += [f"  {name}: {_show(old)} → {_show(new)}" for name, (old, new) in changes.items()]
+        if self.rows:
+            lines += ["", f"rows: {self._counts()}"]
+            lines += [f"  {row}" for row in self.rows[:SHOWN]]
+            lines += [f"  and {len(self.rows) - SHOWN} more, in --json"] if len(self.rows) > SHOWN else []
         return "\n".join(lines)
+
+    def _counts(self) -> str:
+        return f"of {self.shared} that both were asked, {self.fixed} got better and {self.broken} got worse"
 
     def _repr_html_(self) -> str:
         parts = [f"<p><b>{escape(self.before)} → {escape(self.after)}</b>{'' if self else ': the same pipeline'}</p>"]
@@ -89,7 +124,34 @@ class ArtifactDiff:
         for title, changes in self._sections():
             rows = [(name, _show(old), _show(new)) for name, (old, new) in changes.items()]
             parts.append(table([title, self.before, self.after], rows))
+        if self.rows:
+            parts.append(f"<p>rows: {escape(self._counts())}</p>")
+            changed = [
+                (row.row_id, f"{row.before:g}: {row.output_before}", f"{row.after:g}: {row.output_after}")
+                for row in self.rows
+            ]
+            parts.append(table(["row", self.before, self.after], changed) if changed else "")
         return "".join(parts)
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """One row that two artifacts answer so that the primary scorer gives them different values.
+
+    Attributes:
+        before, after: the values, averaged over repeats; larger is better whatever the scorer's direction.
+        output_before, output_after: the first repeat's answer as the model wrote it.
+    """
+
+    row_id: str
+    before: float
+    after: float
+    output_before: str
+    output_after: str
+
+    def __str__(self) -> str:
+        word = "better" if self.after > self.before else "WORSE"
+        return f"{word:<6} {self.row_id}: {_brief(self.output_before)} → {_brief(self.output_after)}"
 
 
 def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
@@ -106,6 +168,7 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
         del skeleton["prompt"]
         if "adapter" in skeleton:
             skeleton["adapter"] = _adapter(artifact, skeleton["adapter"])
+    changed, shared = _rows(before, after)
     titles = sorted(t for t in {*before.layers, *after.layers} if t.startswith(build.POSTPROCESS))
     files = {title: _lines(_text(before, title), _text(after, title), *names) for title in titles}
     return ArtifactDiff(
@@ -115,8 +178,11 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
         settings=_changes(_flat(skeletons[0]), _flat(skeletons[1])),
         postprocess=_changes(*({"steps": canonical_json(side).decode()} for side in steps)),
         files={title: lines for title, lines in files.items() if lines},
+        index=_changes(_flat(_index(before)), _flat(_index(after))),
         environment=_changes(before.environment, after.environment),
         evidence=_changes(_headline(before), _headline(after)),
+        rows=changed,
+        shared=shared,
     )
 
 
@@ -141,6 +207,46 @@ def _adapter(artifact: Artifact, digest: str) -> dict[str, Any]:
     manifest = json.loads(artifact.read(build.ADAPTER_MANIFEST))
     told = ("name", "recipe_digest", "quantization", "rank", "alpha", "target_modules", "metrics")
     return {"digest": digest, **{field: manifest[field] for field in told}}
+
+
+def _index(artifact: Artifact) -> dict[str, Any]:
+    """What an index was built by, and its sizes; nothing where there is none."""
+    if build.INDEX not in artifact.layers:
+        return {}
+    manifest = json.loads(artifact.read(build.INDEX))
+    # `corpus_digest` and `documents` say that documents changed; which, the corpus says.
+    del manifest["corpus_documents"]
+    return {**manifest, "bytes of chunks": artifact.layers[build.CHUNKS].size}
+
+
+def _rows(before: Artifact, after: Artifact) -> tuple[tuple[RowChange, ...], int]:
+    """Rows that both were asked and whose values differ, and how many both were asked."""
+    sides = [_values(artifact) for artifact in (before, after)]
+    both = sides[0].join(sides[1], on="row_id", suffix="_after")
+    changed = both.filter(pl.col("value") != pl.col("value_after")).sort(
+        pl.col("value_after") - pl.col("value"), "row_id"
+    )
+    rows = changed.select("row_id", "value", "value_after", "output", "output_after").iter_rows()
+    return tuple(RowChange(*row) for row in rows), len(both)
+
+
+def _values(artifact: Artifact) -> pl.DataFrame:
+    """Of each row the primary scorer's value, larger being better, and the first answer."""
+    source, evidence = artifact.provenance, artifact.evidence()
+    direction = next((s["direction"] for s in source["scorers"] if s["name"] == source["primary"]), "max")
+    mine = pl.col("variant") == source["variant"]
+    values = (
+        evidence.scores.filter(mine & (pl.col("scorer") == source["primary"]) & pl.col("value").is_not_null())
+        .group_by("row_id")
+        .agg(pl.col("value").mean() * (1 if direction == "max" else -1))
+    )
+    answers = evidence.calls.filter(mine).sort("repeat").group_by("row_id").agg(pl.col("output").first().fill_null(""))
+    return values.join(answers, on="row_id")
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 40 else line[:39] + "…")
 
 
 def _text(artifact: Artifact, title: str) -> str:

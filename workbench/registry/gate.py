@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.etree import ElementTree
@@ -122,10 +123,22 @@ class Verdict:
     decision: Decision | None
 
 
-def judge(run: Run, policy: Policy, variant: str, baseline: str | None = None) -> Verdict:
+def judge(
+    run: Run,
+    policy: Policy,
+    variant: str,
+    baseline: str | None = None,
+    *,
+    further: Mapping[str, Callable[[], Finding]] | None = None,
+    now: datetime | None = None,
+) -> Verdict:
     """Compare `variant` with `baseline` at the policy's level and margin, and hold the policy against the outcome.
 
     `baseline` defaults to the first other variant. A comparison that fails is a refusal with its reason.
+
+    Args:
+        further: checks that need more than the run, by name; see `aliases`.
+        now: from when the age of the evidence counts.
 
     Raises:
         NotFoundError: the run has no such variant.
@@ -140,7 +153,7 @@ def judge(run: Run, policy: Policy, variant: str, baseline: str | None = None) -
             comparison = run.compare(baseline=baseline, level=policy.decision.level, margin=margin)
         except Exception as error:  # whatever went wrong, the answer is no, with this reason
             failure = _reason(error)
-    result = evaluate(policy, run, comparison, variant, baseline, no_comparison=failure)
+    result = evaluate(policy, run, comparison, variant, baseline, no_comparison=failure, further=further, now=now)
     decision = None
     if comparison is not None:
         # A decision that cannot be made is among the reasons in `result`.
@@ -172,8 +185,13 @@ def evaluate(
     baseline: str | None,
     *,
     no_comparison: str = "there is no comparison",
+    further: Mapping[str, Callable[[], Finding]] | None = None,
+    now: datetime | None = None,
 ) -> GateResult:
-    """Hold `policy` against `variant` of `run`, compared with `baseline`. A check that raises an error has failed."""
+    """Hold `policy` against `variant` of `run`, compared with `baseline`. A check that raises an error has failed.
+
+    What a policy asks of a version (approvals, tests) has failed unless it is among the `further` checks.
+    """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("complete", partial(_complete, run)),
         ("calls", partial(_calls, run, variant)),
@@ -185,6 +203,12 @@ def evaluate(
     checks += [(name, partial(_evidence, run, variant, name)) for name in policy.evidence.required]
     if not policy.evidence.allow_dirty:
         checks.append(("git_dirty", partial(_clean, run)))
+    if policy.evidence.max_age_days is not None:
+        checks.append(("age", partial(_fresh, run, policy.evidence.max_age_days, now or datetime.now(UTC))))
+    asked = [*(f"approval by {wanted.role}" for wanted in policy.approval), *(f"test {t.name}" for t in policy.test)]
+    if policy.decision.against == "alias":
+        asked.append("against")
+    checks += [(name, (further or {}).get(name, _of_a_version)) for name in asked]
     return GateResult(run.id, variant, baseline, policy, tuple(_run_checks(checks)))
 
 
@@ -286,6 +310,18 @@ def _clean(run: Run) -> Finding:
     if dirty is None:
         return False, "the run was not made in a git repository"
     return not dirty, "tracked files differed from the commit" if dirty else "no tracked file differed from the commit"
+
+
+def _fresh(run: Run, days: float, now: datetime) -> Finding:
+    ended = run.manifest.finished_at
+    if ended is None:
+        return False, "the run has not ended"
+    age = (now - datetime.fromisoformat(ended)).total_seconds() / 86_400
+    return age <= days, f"the run ended {max(0.0, age):.1f} days ago, at most {days:g} allowed"
+
+
+def _of_a_version() -> Finding:
+    return False, "asked of a version when an alias is moved to it: promote without the alias, then move the alias"
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from workbench.errors import NotFoundError, UsageError
-from workbench.state.db import Alias, ArtifactVersion, Event, reading, timestamp, writing
+from workbench.state import audit
+from workbench.state.db import Alias, ArtifactVersion, Audit, reading, timestamp, writing
 from workbench.workspace import Layout
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -49,8 +50,9 @@ class NamedVersion:
 
 @dataclass(frozen=True)
 class Move:
-    """One event in a name's history. `kind` is `register`, `alias`, `rollback` or `refuse`."""
+    """One event in a name's history. `kind` is `register`, `alias`, `rollback`, `refuse` or `approve`."""
 
+    seq: int
     at: str
     kind: str
     name: str
@@ -106,9 +108,18 @@ def register(
 
 
 def set_alias(
-    layout: Layout, name: str, alias: str, version: int, *, actor: str | None = None, at: datetime | None = None
+    layout: Layout,
+    name: str,
+    alias: str,
+    version: int,
+    *,
+    actor: str | None = None,
+    at: datetime | None = None,
+    detail: Mapping[str, Any] | None = None,
 ) -> NamedVersion:
-    """Point an alias at a version. Where it points there already, nothing is recorded.
+    """Point an alias at a version, whatever its policy says; `aliases.move_alias` asks that first.
+
+    Where it points there already, nothing is recorded.
 
     Raises:
         NotFoundError: the name has no such version.
@@ -117,7 +128,7 @@ def set_alias(
     check_alias(alias)
     with writing(layout.state_url) as session:
         _version(session, name, version)
-        _move(session, "alias", name, alias, version, actor, None, at)
+        _move(session, "alias", name, alias, version, actor, detail, at)
         return _describe(session, _version(session, name, version))
 
 
@@ -181,19 +192,38 @@ def resolve(layout: Layout, reference: str) -> NamedVersion:
 
 def ls(layout: Layout, name: str | None = None) -> tuple[NamedVersion, ...]:
     """All versions, or those of one name, by name and version."""
-    query = select(ArtifactVersion).order_by(ArtifactVersion.name, ArtifactVersion.version)
+    rows = select(ArtifactVersion).order_by(ArtifactVersion.name, ArtifactVersion.version)
+    moved = select(Alias).order_by(Alias.alias)
+    if name is not None:
+        rows, moved = rows.filter_by(name=name), moved.filter_by(name=name)
     with reading(layout.state_url) as session:
-        rows = session.scalars(query.filter_by(name=name) if name is not None else query)
-        return tuple(_describe(session, row) for row in rows)
+        aliases: dict[tuple[str, int], list[str]] = {}
+        for row in session.scalars(moved):
+            aliases.setdefault((row.name, row.version), []).append(row.alias)
+        return tuple(_named(row, aliases.get((row.name, row.version), ())) for row in session.scalars(rows))
 
 
 def history(layout: Layout, name: str) -> tuple[Move, ...]:
     """Everything done under a name, oldest first; refusals too."""
     with reading(layout.state_url) as session:
         return tuple(
-            Move(e.at, e.kind, e.name, e.alias, e.from_version, e.to_version, e.actor, e.detail)
-            for e in session.scalars(select(Event).filter_by(name=name).order_by(Event.id))
+            Move(e.seq, e.at, e.kind, e.name, e.alias, e.from_version, e.to_version, e.actor, e.detail)
+            for e in session.scalars(select(Audit).filter_by(name=name).order_by(Audit.seq))
         )
+
+
+def alias_at(layout: Layout, name: str, alias: str, at: datetime) -> Move:
+    """The move by which an alias came to point where it pointed at a time (zone-aware); `to_version` is the answer.
+
+    Raises:
+        NotFoundError: it pointed nowhere then.
+    """
+    moves = [move for move in history(layout, name) if move.alias == alias and move.kind in ("alias", "rollback")]
+    before = [move for move in moves if move.at <= timestamp(at)]
+    if not before:
+        since = f"It was first set at {moves[0].at}." if moves else f"See: workbench artifact history {name}"
+        raise NotFoundError(f"{name}@{alias} pointed nowhere at {timestamp(at)}", hint=since)
+    return before[-1]
 
 
 def check_name(name: str) -> None:
@@ -267,7 +297,7 @@ def _no_alias(session: Session, name: str, alias: str) -> NotFoundError:
 def _trail(session: Session, name: str, alias: str) -> list[int]:
     """The versions an alias pointed at that were not rolled back, oldest first; the last is the present one."""
     trail: list[int] = []
-    events = session.scalars(select(Event).filter_by(name=name, alias=alias).order_by(Event.id))
+    events = session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq))
     for event in events:
         if event.kind == "alias" and event.to_version is not None:
             trail.append(event.to_version)
@@ -309,22 +339,25 @@ def _log(
     detail: Mapping[str, Any] | None,
     at: datetime | None,
 ) -> None:
-    session.add(
-        Event(
-            at=timestamp(at),
-            kind=kind,
-            name=name,
-            alias=alias,
-            from_version=before,
-            to_version=after,
-            actor=actor or current_user(),
-            detail=dict(detail or {}),
-        )
+    audit.append(
+        session,
+        timestamp(at),
+        kind,
+        name,
+        actor or current_user(),
+        alias=alias,
+        from_version=before,
+        to_version=after,
+        detail=detail,
     )
 
 
 def _describe(session: Session, row: ArtifactVersion) -> NamedVersion:
     aliases = session.scalars(select(Alias.alias).filter_by(name=row.name, version=row.version).order_by(Alias.alias))
+    return _named(row, aliases)
+
+
+def _named(row: ArtifactVersion, aliases: Iterable[str]) -> NamedVersion:
     return NamedVersion(
         row.name, row.version, row.digest, tuple(aliases), row.created_at, row.run_id, row.variant, row.decision
     )

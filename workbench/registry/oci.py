@@ -6,9 +6,11 @@ copy what lies here to a registry.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,9 @@ class OciLayout:
                 with data.open("rb") as source, atomic_file(target) as file:
                     while chunk := source.read(_CHUNK):
                         file.write(chunk)
+        else:
+            # So that garbage collection sees that somebody is about to need it.
+            os.utime(target)
         return Descriptor(media_type, digest, size, dict(annotations or {}))
 
     def read_blob(self, digest: str, *, title: str = "") -> bytes:
@@ -122,7 +127,7 @@ class OciLayout:
         """Store a manifest and list it in `index.json`. Its blobs must have been stored before."""
         stored = self.put_blob(canonical_json(manifest), MANIFEST_TYPE)
         entry = Descriptor(MANIFEST_TYPE, stored.digest, stored.size, artifact_type=manifest.get("artifactType"))
-        with locked(self.path / ".index.lock"):
+        with self.index_lock():
             entries = {listed.digest: listed for listed in self.manifests()}
             if entries.get(entry.digest) != entry:
                 entries[entry.digest] = entry
@@ -143,6 +148,16 @@ class OciLayout:
             return ()
         except (ValueError, KeyError, TypeError):
             raise IntegrityError(f"{path} is malformed", hint="Restore it from a copy.") from None
+
+    def forget_manifests(self, digests: Iterable[str]) -> None:
+        """Take manifests out of `index.json`. The caller holds `index_lock`."""
+        gone = set(digests)
+        if gone:
+            self._write_index({entry.digest: entry for entry in self.manifests() if entry.digest not in gone})
+
+    def index_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Held while `index.json` is read and written."""
+        return locked(self.path / ".index.lock")
 
     def _begin(self) -> None:
         marker = self.path / "oci-layout"

@@ -45,6 +45,8 @@ class DecisionPolicy(_Part):
         min_rows: rows that both variants answered and the scorer scored.
         margin: the difference that does not matter, in the scorer's units. Equivalence and non-inferiority need it.
         level: of the intervals and of the test.
+        against: what to compare with: the `baseline` that is named, or what the `alias` points at now, which the run must
+            then have asked too.
     """
 
     scorer: str | None = None
@@ -52,6 +54,7 @@ class DecisionPolicy(_Part):
     min_rows: int = Field(default=50, ge=1)
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     level: float = Field(default=0.95, gt=0.5, lt=1)
+    against: Literal["baseline", "alias"] = "baseline"
 
     @model_validator(mode="after")
     def _check(self) -> DecisionPolicy:
@@ -91,11 +94,37 @@ class Guard(_Part):
 
 
 class EvidencePolicy(_Part):
-    """`[evidence]`: what must be on record. `complete` can only be true: part of a run is not evidence."""
+    """`[evidence]`: what must be on record. `complete` can only be true: part of a run is not evidence.
+
+    Attributes:
+        allow_dirty: whether tracked files may have differed from the commit.
+        max_age_days: how long ago the run may have ended.
+    """
 
     required: tuple[EvidenceName, ...] = ()
     complete: Literal[True] = True
     allow_dirty: bool = True
+    max_age_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class ApprovalPolicy(_Part):
+    """`[[approval]]`: people who must have approved the version. Roles are in `[roles]` of `workbench.toml`."""
+
+    role: str = Field(min_length=1)
+    count: int = Field(default=1, ge=1)
+
+
+class TestPolicy(_Part):
+    """`[[test]]`: a command that must end with 0, run in the workspace's folder.
+
+    Attributes:
+        command: the program and its arguments, without a shell. WORKBENCH_ARTIFACT names the version in question.
+    """
+
+    __test__ = False
+    name: str = Field(min_length=1)
+    command: tuple[str, ...] = Field(min_length=1)
+    timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 
 class Policy(_Part):
@@ -105,6 +134,8 @@ class Policy(_Part):
     decision: DecisionPolicy = DecisionPolicy()
     guard: tuple[Guard, ...] = ()
     evidence: EvidencePolicy = EvidencePolicy()
+    approval: tuple[ApprovalPolicy, ...] = ()
+    test: tuple[TestPolicy, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -141,6 +172,16 @@ DEFAULT_POLICY = Policy(
     ),
     evidence=EvidencePolicy(required=("dataset_digest", "model_digest", "pipeline_digest")),
 )
+
+
+def alias_policy(layout: Layout, alias: str) -> Policy | None:
+    """What an alias asks of a version before it points there: `policies/ALIAS.toml`; None where there is no such file.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    path = layout.policies / f"{alias}.toml"
+    return Policy.from_file(path) if path.exists() else None
 
 
 def find_policy(layout: Layout, policy: Policy | str | Path | None = None) -> Policy:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.registry import names
+from workbench.registry.aliases import move_alias
 from workbench.registry.artifact import Artifact
 from workbench.registry.build import build, evaluated_pipeline, part_files
 from workbench.registry.gate import judge
@@ -33,7 +34,8 @@ def promote(
     """Store a variant that the gate lets pass, under the next version of `name`, and point `alias` at it.
 
     A refusal is on record in the name's history and stores nothing. Promoting the same evidence again gives the version
-    that is there.
+    that is there. An alias with a policy of its own (`policies/ALIAS.toml`) holds it against the version that was stored:
+    where it refuses, the version stays, and can be approved.
 
     Args:
         baseline: the variant to be compared with; the first other one by default.
@@ -76,8 +78,9 @@ def promote(
         run_id=run.id,
         variant=variant,
         decision=verdict.decision.outcome if verdict.decision else None,
-        alias=alias,
         actor=actor,
         at=at,
     )
+    if alias is not None:
+        move_alias(layout, f"{name}@{version}", alias, actor=actor, at=at)
     return Artifact.open(layout, f"{name}@{version}")

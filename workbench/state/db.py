@@ -1,28 +1,44 @@
 """The state database: its tables, and how to read and write them from any number of processes.
 
-SQLite in WAL mode lets readers go on while one process writes. A writing transaction begins with `BEGIN IMMEDIATE`, so
-what it reads (the highest version so far) is still true when it writes.
+SQLite by default, in WAL mode, which lets readers go on while one process writes; PostgreSQL by URL. Writing transactions
+come one after another, so that what one reads (the highest version so far, the last line of the audit) is still true when
+it writes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DDL, JSON, Connection, Engine, ForeignKeyConstraint, UniqueConstraint, create_engine, event
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    ForeignKeyConstraint,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool, StaticPool
 
-from workbench.errors import WorkspaceError
+from workbench.errors import MissingExtraError, WorkspaceError
 from workbench.state.lock import locked
 
-SCHEMA_VERSION = 1
+# The newest of migrations/versions, which `upgrade` comes to.
+HEAD = "0002"
 BUSY_MILLISECONDS = 30_000
+# Held by a writing transaction on PostgreSQL: any number that nobody else uses.
+_WRITERS = 0x776F726B62656E63
+_BACKENDS = ("sqlite", "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -56,11 +72,18 @@ class Alias(Base):
     moved_at: Mapped[str]
 
 
-class Event(Base):
-    """Something that was done: `register`, `alias`, `rollback` or `refuse`, by whom and when."""
+class Audit(Base):
+    """Something that was done, by whom and when. Each line holds the digest of the one before, so none can be changed,
+    left out or moved without the chain showing it; see `state.audit`.
 
-    __tablename__ = "events"
-    id: Mapped[int] = mapped_column(primary_key=True)
+    Attributes:
+        seq: counts from 1 without a gap.
+        kind: `register`, `alias`, `rollback`, `refuse`, `approve` or `tag`.
+        digest: sha256 over all other columns, `previous` included.
+    """
+
+    __tablename__ = "audit"
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[str]
     kind: Mapped[str]
     name: Mapped[str] = mapped_column(index=True)
@@ -69,6 +92,23 @@ class Event(Base):
     to_version: Mapped[int | None]
     actor: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    previous: Mapped[str]
+    digest: Mapped[str]
+
+
+class Approval(Base):
+    """Somebody's consent to a version. A person's consent counts once for each role."""
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        ForeignKeyConstraint(["name", "version"], ["artifact_versions.name", "artifact_versions.version"]),
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    role: Mapped[str] = mapped_column(primary_key=True)
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[str]
+    comment: Mapped[str]
 
 
 class PromptVersion(Base):
@@ -83,18 +123,18 @@ class PromptVersion(Base):
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-APPEND_ONLY = ("artifact_versions", "events", "prompt_versions")
+class PromptTag(Base):
+    """A word on a saved prompt, such as `tested`."""
 
-for _table in APPEND_ONLY:
-    for _verb in ("UPDATE", "DELETE"):
-        event.listen(
-            Base.metadata.tables[_table],
-            "after_create",
-            DDL(  # type: ignore[no-untyped-call]
-                f"CREATE TRIGGER {_table}_no_{_verb.lower()} BEFORE {_verb} ON {_table} "
-                f"BEGIN SELECT RAISE(ABORT, '{_table} is append-only'); END"
-            ),
-        )
+    __tablename__ = "prompt_tags"
+    __table_args__ = (ForeignKeyConstraint(["name", "version"], ["prompt_versions.name", "prompt_versions.version"]),)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[str]
+
+
+APPEND_ONLY = ("artifact_versions", "audit", "approvals", "prompt_versions")
 
 
 def timestamp(at: datetime | None = None) -> str:
@@ -103,42 +143,71 @@ def timestamp(at: datetime | None = None) -> str:
 
 
 def open_state(url: str) -> Engine:
-    """The database at an SQLAlchemy URL, made where it does not exist. The caller disposes of the engine.
+    """The database at an SQLAlchemy URL, made or brought up to date where that is needed; one engine a process and URL.
 
     Raises:
-        WorkspaceError: not an SQLite URL, not a database, or written by a newer workbench.
+        WorkspaceError: not a URL of SQLite or PostgreSQL, not a database, or written by a newer workbench.
+        MissingExtraError: the driver for PostgreSQL is not installed.
     """
     path = database_path(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, poolclass=NullPool if path else StaticPool)
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
-    try:
-        with _readable_errors(url):
-            _create(engine, path)
-    except BaseException:
-        engine.dispose()
-        raise
+    key = (url, os.getpid())
+    engine = _engines.get(key)
+    if engine is None:
+        engine = _engines[key] = _make_engine(url, path)
+    with _readable_errors(url):
+        _upgrade(engine, path)
     return engine
 
 
-def database_path(url: str) -> Path | None:
-    """The file of an SQLite URL; None for a database in memory.
+# By process too: connections must not be shared with a child.
+_engines: dict[tuple[str, int], Engine] = {}
+
+
+def _make_engine(url: str, path: Path | None) -> Engine:
+    if not is_sqlite(url):
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except (ModuleNotFoundError, NoSuchModuleError):
+            raise MissingExtraError(
+                f"the driver for {make_url(url).drivername} is not installed",
+                hint="Run: pip install 'llmops-workbench[postgres]', and write postgresql+psycopg://…",
+            ) from None
+    engine = create_engine(url, poolclass=NullPool if path else StaticPool)
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether an SQLAlchemy URL is one of SQLite.
 
     Raises:
-        WorkspaceError: not an SQLite URL.
+        WorkspaceError: it is of neither SQLite nor PostgreSQL.
     """
     try:
-        parsed = make_url(url)
+        backend = make_url(url).get_backend_name()
     except ArgumentError:
-        raise WorkspaceError(f"state url {url!r} is not a URL", hint="Write sqlite:///PATH, or leave it out.") from None
-    if parsed.get_backend_name() != "sqlite":
-        raise WorkspaceError(
-            f"the state database must be SQLite, not {parsed.get_backend_name()}",
-            hint="Write sqlite:///PATH, or leave it out.",
-        )
-    return Path(parsed.database) if parsed.database and parsed.database != ":memory:" else None
+        raise WorkspaceError(f"state url {url!r} is not a URL", hint=_URLS) from None
+    if backend not in _BACKENDS:
+        raise WorkspaceError(f"the state database must be SQLite or PostgreSQL, not {backend}", hint=_URLS)
+    return backend == "sqlite"
+
+
+_URLS = "Write sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave it out."
+
+
+def database_path(url: str) -> Path | None:
+    """The file of an SQLite URL; None for a database in memory or on a server.
+
+    Raises:
+        WorkspaceError: not a URL of SQLite or PostgreSQL.
+    """
+    if not is_sqlite(url):
+        return None
+    database = make_url(url).database
+    return Path(database) if database and database != ":memory:" else None
 
 
 @contextlib.contextmanager
@@ -160,13 +229,13 @@ def writing(url: str) -> Iterator[Session]:
 
 def _session(url: str, *, immediate: bool) -> Iterator[Session]:
     engine = open_state(url)
-    try:
-        with _readable_errors(url), Session(engine.execution_options(immediate=immediate)) as session, session.begin():
-            # Opening the transaction here makes every later read of a writer happen under the lock.
-            session.connection()
-            yield session
-    finally:
-        engine.dispose()
+    with _readable_errors(url), Session(engine.execution_options(immediate=immediate)) as session, session.begin():
+        # Opening the transaction here makes every later read of a writer happen under the lock.
+        connection = session.connection()
+        if immediate and connection.dialect.name == "postgresql":
+            connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_MILLISECONDS}"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
+        yield session
 
 
 def _configure(connection: Any, _record: object) -> None:
@@ -183,8 +252,8 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _create(engine: Engine, path: Path | None) -> None:
-    if _schema_version(engine) == SCHEMA_VERSION:
+def _upgrade(engine: Engine, path: Path | None) -> None:
+    if _revision(engine) == HEAD:
         return
     # The switch to WAL does not wait for other processes as transactions do, hence the lock around it.
     with locked(path.with_name(path.name + ".lock")) if path else contextlib.nullcontext():
@@ -195,20 +264,19 @@ def _create(engine: Engine, path: Path | None) -> None:
             finally:
                 raw.close()
         with engine.execution_options(immediate=True).begin() as connection:
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version > SCHEMA_VERSION:
-                raise WorkspaceError(
-                    f"the state database has format {version}, this workbench reads {SCHEMA_VERSION}",
-                    hint="Upgrade llmops-workbench.",
-                )
-            if version == 0:
-                Base.metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
+            from workbench.state.migrate import migrate
+
+            migrate(connection)
 
 
-def _schema_version(engine: Engine) -> int:
+def _revision(engine: Engine) -> str | None:
+    """Where the schema stands, by Alembic's own table; None in a database that has none."""
     with engine.connect() as connection:
-        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
 @contextlib.contextmanager
@@ -220,6 +288,6 @@ def _readable_errors(url: str) -> Iterator[None]:
         if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
             raise
         raise WorkspaceError(
-            f"the state database {database_path(url) or url}: {error.orig}",
-            hint="Check that the file is a database, is writable, and that the disk is not full.",
+            f"the state database {database_path(url) or make_url(url).render_as_string()}: {str(error.orig).strip()}",
+            hint="Check that it is a database, can be reached and written, and that the disk is not full.",
         ) from None

@@ -1,0 +1,137 @@
+"""Moving an alias: what its policy asks of a version, held against the version's own evidence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+from workbench.errors import NotFoundError
+from workbench.registry import names
+from workbench.registry.approvals import approvals, counted
+from workbench.registry.artifact import Artifact
+from workbench.registry.gate import Finding, GateResult, judge
+from workbench.registry.policy import ApprovalPolicy, Policy, TestPolicy, alias_policy
+from workbench.workspace import Layout
+
+# Characters of what a failed test said.
+_TAIL = 300
+
+
+def move_alias(
+    layout: Layout,
+    reference: str,
+    alias: str,
+    *,
+    policy: Policy | None = None,
+    actor: str | None = None,
+    at: datetime | None = None,
+) -> names.NamedVersion:
+    """Point an alias at a version, if the alias's policy (`policies/ALIAS.toml`) lets it. A refusal is on record.
+
+    An alias without a policy takes any version, since each passed a gate when it was promoted.
+
+    Args:
+        policy: in place of the alias's own.
+
+    Raises:
+        GateRefused: with the reasons.
+        NotFoundError: no such artifact.
+        IntegrityError: the version's evidence is damaged, or from before runs were kept with it.
+    """
+    names.check_alias(alias)
+    found = names.resolve(layout, reference)
+    policy = policy or alias_policy(layout, alias)
+    if policy is not None:
+        result = check_alias_move(layout, found, alias, policy, now=at)
+        if not result.passed:
+            detail = {
+                "run_id": result.run_id,
+                "variant": result.variant,
+                "version": found.version,
+                "policy_digest": policy.digest,
+                "reasons": result.reasons,
+            }
+            names.record_refusal(layout, found.name, alias, detail, actor=actor, at=at)
+            result.raise_if_refused()
+    held = None if policy is None else {"policy_digest": policy.digest}
+    return names.set_alias(layout, found.name, alias, found.version, actor=actor, at=at, detail=held)
+
+
+def check_alias_move(
+    layout: Layout, found: names.NamedVersion, alias: str, policy: Policy, *, now: datetime | None = None
+) -> GateResult:
+    """What a policy says of pointing an alias at a version; nothing is moved or recorded.
+
+    Raises:
+        IntegrityError: the version's evidence is damaged.
+    """
+    artifact = Artifact.open(layout, f"{found.name}@{found.version}")
+    source, run = artifact.provenance, artifact.run()
+    baseline, further = source["baseline"], _further(layout, found, policy)
+    if policy.decision.against == "alias":
+        there = _pipeline_at(layout, found.name, alias)
+        baseline, finding = _against(run.manifest.pipeline_digests, there, source["variant"], baseline, alias)
+        further["against"] = lambda: finding
+    return judge(run, policy, source["variant"], baseline, further=further, now=now).result
+
+
+def _further(layout: Layout, found: names.NamedVersion, policy: Policy) -> dict[str, Callable[[], Finding]]:
+    checks: dict[str, Callable[[], Finding]] = {}
+    for wanted in policy.approval:
+        checks[f"approval by {wanted.role}"] = partial(_approved, layout, found, wanted)
+    for test in policy.test:
+        checks[f"test {test.name}"] = partial(_tested, layout, found, test)
+    return checks
+
+
+def _approved(layout: Layout, found: names.NamedVersion, wanted: ApprovalPolicy) -> Finding:
+    who = counted(approvals(layout, found.name, found.version), wanted.role, layout.settings.roles)
+    said = f"{len(who)} of {wanted.count}" + (f" ({', '.join(who)})" if who else "")
+    hint = f"; with: workbench artifact approve {found.name}@{found.version} --role {wanted.role}"
+    return len(who) >= wanted.count, said if len(who) >= wanted.count else said + hint
+
+
+def _tested(layout: Layout, found: names.NamedVersion, test: TestPolicy) -> Finding:
+    environment = os.environ | {"WORKBENCH_ARTIFACT": f"{found.name}@{found.version}"}
+    try:
+        done = subprocess.run(
+            test.command,
+            cwd=layout.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=test.timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"not done after {test.timeout_s:g} s"
+    said = done.stdout.decode(errors="replace").strip()[-_TAIL:]
+    return done.returncode == 0, f"exit code {done.returncode}" + (f": {said}" if done.returncode else "")
+
+
+def _pipeline_at(layout: Layout, name: str, alias: str) -> tuple[str, str] | None:
+    """Where an alias points now, and the digest of that pipeline as it was evaluated; None where it points nowhere."""
+    try:
+        artifact = Artifact.open(layout, f"{name}@{alias}")
+    except NotFoundError:
+        return None
+    return f"{name}@{artifact.version}", artifact.provenance["pipeline_digest"]
+
+
+def _against(
+    digests: dict[str, str], there: tuple[str, str] | None, variant: str, baseline: str | None, alias: str
+) -> tuple[str | None, Finding]:
+    """The variant of the run that the alias points at now, in the place of the baseline."""
+    if there is None:
+        return baseline, (True, f"{alias} points at nothing yet")
+    label, digest = there
+    if digests[variant] == digest:
+        return baseline, (False, f"{label}, to which {alias} points, is the same pipeline")
+    asked = next((name for name, found in digests.items() if found == digest), None)
+    if asked is None:
+        return baseline, (False, f"the run did not ask {label}, to which {alias} points: make it a variant of the run")
+    return asked, (True, f"compared with {asked}, which is {label}, to which {alias} points")

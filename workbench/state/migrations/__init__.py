@@ -1,0 +1,1 @@
+"""Schemas of the state database, one file a step."""
