@@ -7,6 +7,7 @@ Each step is named data, so a pipeline's digest covers it; a step that cannot ma
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -61,13 +62,18 @@ class Regex(_Step):
 
 
 class Json(_Step):
-    """Parse the first JSON object or list in a text, ignoring fences and chatter; `repair` mends commas, quotes and cut ends."""
+    """Parse the first JSON object or list in a text, ignoring fences and chatter; `repair` mends commas, quotes and cut ends.
+
+    A text that is a JSON value as a whole, such as `"spam"` or `4`, is that value.
+    """
 
     kind: Literal["json"] = "json"
     repair: bool = True
 
     def apply(self, value: Any) -> Any:
         text = _text(value, self.kind)
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
         start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=-1)
         if start < 0:
             raise PostprocessError("no JSON in the answer", step=self.kind)
