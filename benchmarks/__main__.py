@@ -11,7 +11,7 @@ from benchmarks import harness
 from benchmarks.harness import Part
 
 # The short ones first.
-NAMES = ("import_time", "results", "statistics", "embedding", "search", "sweep", "runner", "engine")
+NAMES = ("import_time", "results", "statistics", "embedding", "search", "sweep", "runner", "engine", "finetune")
 TIMEOUT_S = 3600
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import workbench
+from tests.finetune.small import make_layout, make_recipe
 from tests.workspaces import make_experiment
 from workbench import api
-from workbench.errors import GateRefused, WorkspaceError
+from workbench.errors import GateRefused, NotFoundError, UsageError, WorkspaceError
 
 
 def test_every_public_name_is_there() -> None:
@@ -41,6 +42,26 @@ def test_from_an_experiment_to_a_refusal_and_to_an_artifact(workspace: api.Works
     artifact.verify()
     assert workspace.artifact("voice@staging").pipeline()(text="so it goes") == "goes"
     assert workspace.promote(run, "voice", variant="quiet", over="loud", policy=policy).digest == artifact.digest
+
+
+@pytest.mark.slow
+def test_from_a_recipe_to_an_adapter_that_answers(tmp_path: Path) -> None:
+    layout = make_layout(tmp_path / "workspace")
+    workspace = api.open(layout.root)
+    recipe = make_recipe(layout)
+    plan = workspace.plan_finetune(recipe, pilot=False, max_steps=2)
+    assert (plan.fits, plan.steps, plan.train_rows) == (True, 2, 48)
+    result = workspace.finetune(recipe, max_steps=2, show_progress=False)
+    assert result.steps == 2
+    assert workspace.finetune(recipe, max_steps=2, show_progress=False).id == result.id
+    again = workspace.finetune(recipe, max_steps=2, fresh=True, show_progress=False)
+    assert again.adapter.digest == result.adapter.digest
+    tuned = workbench.Pipeline(model=recipe.model, prompt=recipe.prompt, adapter=result.adapter.digest)
+    assert isinstance(tuned(text="der"), str)
+    with pytest.raises(UsageError, match=r"colours: settings\.rank"):
+        workspace.plan_finetune(recipe, rank=0)
+    with pytest.raises(NotFoundError, match="no fine-tuning recipe 'triage'"):
+        workspace.finetune("triage")
 
 
 def test_without_the_model_the_command_says_what_to_run(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import engine, harness, import_time, results, runner, texts
+from benchmarks import engine, finetune, harness, import_time, results, runner, texts
 
 KEYS = {"name", "ours", "peer", "ratio", "goal", "met", "versions", "machine"}
-NOT_BENCHMARKS = {"__init__", "__main__", "harness", "texts"}
+NOT_BENCHMARKS = {"__init__", "__main__", "dev_loss", "harness", "texts"}
 
 
 def measured(name: str, *arguments: str) -> dict[str, Any]:
@@ -266,3 +266,50 @@ def test_the_engine_benchmark_checks_prefix_and_outputs() -> None:
     prefixes = [int(count) for count in re.findall(r"(\d+) tokens", found["notes"][0])]
     assert len(prefixes) == 2
     assert all(count >= engine.FEWEST_PREFIX for count in prefixes)
+
+
+def training(rate: float, loss: float) -> list[dict[str, Any]]:
+    return [{"rate": rate, "loss": loss, "peak_memory": 2**30}]
+
+
+def test_a_training_must_be_faster_and_no_worse() -> None:
+    peer, tight = training(100, 0.5), training(200, 0.5)
+    for rate, loss, met in ((151, 0.5, [True, True]), (151, 0.51, [True, False]), (149, 0.4, [False, True])):
+        parts = finetune.compared({"ours": training(rate, loss), "tight": tight, "peer": peer})
+        assert [part["met"] for part in parts if "goal" in part] == met
+        assert parts[0]["ratio"] == pytest.approx(rate / 100)
+        assert parts[1]["ratio"] == pytest.approx(0.5 / loss)
+
+
+def test_a_step_is_timed_after_the_first_and_the_plan_held_against_the_peak() -> None:
+    parts = finetune.by_quantization({"nf4": {"seconds": [9.0, 2.0, 4.0], "told": 3 * 2**20, "peak_memory": 4 * 2**20}})
+    assert [part["ours"] for part in parts] == [3.0, 4.0, 3.0, 0.75]
+    assert not any("goal" in part for part in parts)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_finetune_benchmark_trains_both_on_the_same_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    losses = []
+    for name in ("ours", "peer"):
+        folder = tmp_path / name
+        folder.mkdir()
+        finetune.make_workspace(folder, 8, 2)
+        found = finetune.in_child(name, folder, 2)
+        assert (found["steps"], found["tokens"]) == (2, 3652)
+        assert found["seconds"] > 0
+        losses.append(finetune.in_child("loss", folder, 1, "--adapter", found["adapter"]))
+    assert losses[0]["learned"] == losses[1]["learned"] > 0
+    assert all(0 < loss["loss"] < 5 for loss in losses)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_what_the_plan_tells_is_held_against_the_process_that_trains(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    finetune.make_workspace(tmp_path, 8, 2)
+    found = finetune.in_child("int8", tmp_path, 2)
+    assert len(found["seconds"]) == 2
+    assert found["parts"]["peak"] * finetune.MB == pytest.approx(found["told"], rel=1e-3)
+    assert found["told"] == pytest.approx(found["peak_memory"], rel=0.25)

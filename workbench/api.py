@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from workbench.experiments.experiment import Experiment
     from workbench.experiments.run import Run
     from workbench.experiments.scorers.base import Scorer
+    from workbench.finetune.plan import FinetunePlan
+    from workbench.finetune.recipe import FinetuneRecipe
+    from workbench.finetune.train import TrainResult
     from workbench.pipeline.pipeline import Pipeline
     from workbench.pipeline.prompt import Prompt
     from workbench.registry.artifact import Artifact
@@ -165,6 +168,70 @@ class Workspace:
         from workbench.tuning.answers import answer_experiment
 
         return answer_experiment(self.layout, run, limit=limit).run(**options)
+
+    def finetune_recipe(self, recipe: FinetuneRecipe | str | Path, **settings: Any) -> FinetuneRecipe:
+        """A fine-tuning recipe of `adapters/` (`triage` or `adapters/triage.yaml`), of any path, or one that is given.
+
+        Args:
+            settings: single training settings in place of the recipe's, such as `max_steps=50` or `rank=8`.
+
+        Raises:
+            NotFoundError: no such recipe or prompt file.
+            UsageError: the file or a setting does not fit; names the field.
+        """
+        from workbench.ui.finetune_recipes import changed, find_recipe
+
+        found = find_recipe(self.layout, recipe) if isinstance(recipe, (str, Path)) else recipe
+        return changed(found, settings)
+
+    def plan_finetune(
+        self, recipe: FinetuneRecipe | str | Path, *, pilot: bool = True, show_progress: bool = True, **settings: Any
+    ) -> FinetunePlan:
+        """What a fine-tuning takes: examples, tokens, steps, memory by part, time and disk, and what would fit instead.
+
+        Args:
+            recipe, settings: as of `finetune_recipe`.
+            pilot: time the first steps of the training; without it no time is told, and it is quick.
+
+        Raises:
+            NotFoundError, UsageError: as `finetune_recipe`.
+            DataError, ModelError: rows that cannot be trained on, or no such model; says which.
+        """
+        from workbench.finetune.plan import plan
+
+        return plan(self.layout, self.finetune_recipe(recipe, **settings), pilot=pilot, show_progress=show_progress)
+
+    def finetune(
+        self,
+        recipe: FinetuneRecipe | str | Path,
+        *,
+        fresh: bool = False,
+        anyway: bool = False,
+        show_progress: bool = True,
+        **settings: Any,
+    ) -> TrainResult:
+        """Train an adapter, with a curve that grows in a notebook; goes on where it stopped, and finds what is finished.
+
+        Args:
+            recipe, settings: as of `finetune_recipe`.
+            fresh: begin anew. anyway: try it even if the estimate says that it cannot fit.
+
+        Raises:
+            NotFoundError, UsageError, DataError, ModelError: as `plan_finetune`.
+            OutOfMemoryError: it does not fit; the hint names settings that would.
+            RunError: training went wrong, the disk does not suffice, or another process is at this very training.
+        """
+        from workbench.finetune.memory import give_back_at_once
+        from workbench.finetune.plan import plan
+        from workbench.finetune.result import finished
+        from workbench.ui.training import train_live, training_of
+
+        found = self.finetune_recipe(recipe, **settings)
+        if anyway:
+            give_back_at_once()
+        elif fresh or finished(self.layout, training_of(self.layout, found)) is None:
+            plan(self.layout, found, pilot=False, show_progress=False).prepare()
+        return train_live(self.layout, found, resume=not fresh, show_progress=show_progress)
 
     def runs(self) -> list[Run]:
         """Every run, the newest first."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.errors import MissingExtraError, NotFoundError
+from workbench.errors import MissingExtraError, NotFoundError, UsageError
 
 CELL_SECONDS = 600
+# Metadata of a script, as PEP 723 finds it.
+_METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,11 @@ def find_notebooks(paths: Iterable[Path]) -> list[Path]:
 def check_notebook(path: Path) -> list[NotebookCheck]:
     """A marimo file must pass `marimo check --strict` and run to its end; a Jupyter one must pass nbval.
 
+    What takes long is checked on a small part: see `check_arguments`.
+
     Raises:
         MissingExtraError: the program that checks is not installed.
+        UsageError: as `check_arguments`.
     """
     if path.suffix == ".ipynb":
         _need("nbval", "test")
@@ -69,8 +76,26 @@ def check_notebook(path: Path) -> list[NotebookCheck]:
     # As a script a marimo notebook runs every cell and exits with 1 where one fails.
     return [
         _run(path, "marimo check", ["-m", "marimo", "check", "--strict", str(path)]),
-        _run(path, "runs to its end", [str(path)]),
+        _run(path, "runs to its end", [str(path), *check_arguments(path)]),
     ]
+
+
+def check_arguments(path: Path) -> list[str]:
+    """Arguments that a marimo notebook is checked with: `check` under `[tool.workbench]` in its script metadata (PEP 723).
+
+    Raises:
+        UsageError: the metadata is no TOML, or `check` is no list of text.
+    """
+    found = _METADATA.search(path.read_text("utf-8"))
+    lines = found["content"].splitlines() if found else []
+    try:
+        metadata = tomllib.loads("\n".join(line[2:] for line in lines))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the script metadata of {path} is no TOML: {error}", hint="Mend its first lines.") from None
+    arguments = metadata.get("tool", {}).get("workbench", {}).get("check", [])
+    if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
+        raise UsageError(f"check in the script metadata of {path} is no list of text", hint='Write: ["--limit", "8"]')
+    return arguments
 
 
 def _need(module: str, extra: str) -> None:

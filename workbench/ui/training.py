@@ -12,13 +12,19 @@ from workbench.surroundings import place
 from workbench.ui.charts import VARIANT_COLOURS, Nothing, _styled
 
 if TYPE_CHECKING:
-    from workbench.finetune.callbacks import Watch
+    from collections.abc import Callable
+
     from workbench.finetune.recipe import FinetuneRecipe
+    from workbench.finetune.record import Training
     from workbench.finetune.train import TrainResult
     from workbench.workspace import Layout
 
+    # Shows a line in HTML and a chart in place of those before.
+    Draw = Callable[[str, Any], None]
+
 # Steps whose median speed says how long the rest takes.
 _RECENT = 20
+_WIDTH = 620
 
 
 def loss_chart(metrics: pl.DataFrame, *, width: int | str = 520) -> Any:
@@ -81,40 +87,80 @@ def training_status(metrics: pl.DataFrame, steps: int | None = None) -> str:
     return " · ".join(parts)
 
 
-def train_live(layout: Layout, recipe: FinetuneRecipe, **options: Any) -> TrainResult:
-    """`workbench.finetune.train.train`, with a curve that grows in marimo and in Jupyter."""
+def train_live(
+    layout: Layout, recipe: FinetuneRecipe, *, max_steps: int | None = None, show_progress: bool = True, **options: Any
+) -> TrainResult:
+    """`workbench.finetune.train.train`, with a bar and a curve that grow in marimo and in Jupyter."""
     from workbench.finetune.train import train
 
-    shows: dict[str, Watch] = {"marimo": _show_in_marimo, "jupyter": _Jupyter()}
-    show = shows.get(place())
-    result = train(layout, recipe, watch=show, **options)
-    if show is not None:
-        show(result.metrics)
+    if max_steps is not None:
+        recipe = recipe.with_settings(max_steps=max_steps)
+    places: dict[str, Callable[[], Draw]] = {"marimo": _marimo, "jupyter": _jupyter}
+    make = places.get(place())
+    if make is None:
+        return train(layout, recipe, show_progress=show_progress, **options)
+    training, draw = training_of(layout, recipe), make()
+    draw(_bar("Loading the model and the rows", 0.0), "")
+
+    def watch(metrics: pl.DataFrame) -> None:
+        # The record is written before the first step, and says how many there are.
+        record = training.record()
+        steps = record.steps if record is not None else None
+        done = metrics["step"][-1] / steps if steps else 0.0
+        draw(_bar(training_status(metrics, steps), done), loss_chart(metrics, width=_WIDTH))
+
+    result = train(layout, recipe, show_progress=False, watch=watch, **options)
+    draw(_bar(training_status(result.metrics), 1.0), loss_chart(result.metrics, width=_WIDTH))
     return result
 
 
-def _show_in_marimo(metrics: pl.DataFrame) -> None:
+def training_of(layout: Layout, recipe: FinetuneRecipe) -> Training:
+    """The training that a recipe comes to with the rows and the model that are here, begun or not.
+
+    Raises:
+        DataError, NotFoundError, ModelError, UsageError: as for `train`.
+    """
+    from workbench.finetune.examples import open_splits
+    from workbench.finetune.record import Training, training_id
+    from workbench.models.store import find_model
+
+    parts = open_splits(layout, recipe)
+    digests = parts["train"].digest, parts["dev"].digest, find_model(recipe.model).digest
+    return Training(layout, training_id(recipe, *digests))
+
+
+def _bar(text: str, share: float) -> str:
+    """How far it is, above what there is to say of it."""
+    done = f"width:{min(1.0, share):.1%};height:100%;border-radius:3px;background:{VARIANT_COLOURS[0]}"
+    return (
+        "<div style='height:6px;border-radius:3px;margin:.3em 0;background:rgba(128,128,128,.25)'>"
+        f"<div style='{done}'></div></div><div style='font-variant-numeric:tabular-nums'>{escape(text)}</div>"
+    )
+
+
+def _marimo() -> Draw:
     import marimo
 
-    status = marimo.md(f"**{escape(training_status(metrics))}**")
-    marimo.output.replace(marimo.vstack([status, loss_chart(metrics, width="container")]))
+    def draw(text: str, chart: Any) -> None:
+        marimo.output.replace(marimo.vstack([marimo.Html(text), chart]))
+
+    return draw
 
 
-class _Jupyter:
-    """One output that is drawn anew."""
+def _jupyter() -> Draw:
+    from IPython.display import HTML, display
 
-    def __init__(self) -> None:
-        self._handles: list[Any] = []
+    handles: list[Any] = []
 
-    def __call__(self, metrics: pl.DataFrame) -> None:
-        from IPython.display import HTML, display
-
-        shown = [HTML(f"<b>{escape(training_status(metrics))}</b>"), loss_chart(metrics)]  # type: ignore[no-untyped-call]
-        if self._handles:
-            for handle, what in zip(self._handles, shown, strict=True):
+    def draw(text: str, chart: Any) -> None:
+        drawn = [HTML(text), chart or HTML("")]  # type: ignore[no-untyped-call]
+        if handles:
+            for handle, what in zip(handles, drawn, strict=True):
                 handle.update(what)
         else:
-            self._handles = [display(what, display_id=True) for what in shown]  # type: ignore[no-untyped-call]
+            handles.extend(display(what, display_id=True) for what in drawn)  # type: ignore[no-untyped-call]
+
+    return draw
 
 
 def _duration(seconds: float) -> str:
