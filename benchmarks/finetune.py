@@ -241,7 +241,7 @@ def notes_of(options: Namespace, found: dict[str, list[dict[str, Any]]]) -> list
     rows, tokens = options.steps * BATCH // EPOCHS, found["ours"][0]["tokens"]
     return [
         f"{RECIPE}: smollm2-135m, LoRA of all linear layers; {rows} rows {EPOCHS} times, {BATCH} a step, {tokens} useful tokens",
-        "ours as with five times the memory that it needs; where little is free, freed memory is given back at once, which costs time",
+        "ours where five times the memory that it needs is free; where less is, freed memory is given back at once",
         f"peer: trl's SFTTrainer as it is by default ({found['peer'][0]['defaults']}; linear decay, no warm-up)",
         "time of the steps alone; loading, saving and the dev split left out on both sides",
         f"dev loss: {options.dev_rows} rows, the adapter after the last step, on the fp32 base",

@@ -179,7 +179,7 @@ class Workspace:
             NotFoundError: no such recipe or prompt file.
             UsageError: the file or a setting does not fit; names the field.
         """
-        from workbench.ui.finetune_recipes import changed, find_recipe
+        from workbench.finetune.recipe_files import changed, find_recipe
 
         found = find_recipe(self.layout, recipe) if isinstance(recipe, (str, Path)) else recipe
         return changed(found, settings)
@@ -223,8 +223,9 @@ class Workspace:
         """
         from workbench.finetune.memory import give_back_at_once
         from workbench.finetune.plan import plan
+        from workbench.finetune.record import training_of
         from workbench.finetune.result import finished
-        from workbench.ui.training import train_live, training_of
+        from workbench.ui.training import train_live
 
         found = self.finetune_recipe(recipe, **settings)
         if anyway:

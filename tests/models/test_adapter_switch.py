@@ -13,6 +13,7 @@ import pytest
 from tests.models.tiny import make_adapter, save_tiny_model
 from workbench.errors import IntegrityError, ModelError, NotFoundError, UsageError
 from workbench.files import digest_file
+from workbench.models import adapter_switch
 from workbench.models.adapters import MANIFEST, AdapterFolder, AdapterManifest
 from workbench.models.engine import Completion, Generation, Message, Quantization, Request
 from workbench.models.peft_files import CONFIG, WEIGHTS
@@ -169,6 +170,40 @@ def test_the_adapter_used_longest_ago_makes_room(base: Path, adapters: list[str]
     assert {name.split(".")[-2] for name, _ in small.model.named_parameters() if "lora_A" in name} == {
         digest.removeprefix("sha256:") for digest in small.adapters.attached
     }
+
+
+def test_an_adapter_added_to_the_weights_answers_as_one_computed_apart(
+    base: Path, adapters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    summed, ids = load(base), torch.arange(3, 60)[None]
+    monkeypatch.setattr(adapter_switch, "SUM_BYTES", 0)
+    apart = load(base)
+    for each in adapters:
+        expected = ask(apart, questions(each))
+        monkeypatch.setattr(adapter_switch, "SUM_BYTES", 512 << 20)
+        found = ask(summed, questions(each))
+        monkeypatch.setattr(adapter_switch, "SUM_BYTES", 0)
+        assert [answer.text for answer in found] == [answer.text for answer in expected]
+        assert [answer.logprob for answer in found] == pytest.approx([answer.logprob for answer in expected], abs=1e-3)
+    assert list(summed.adapters._sums) == [digest.removeprefix("sha256:") for digest in adapters]
+    assert not apart.adapters._sums
+    with torch.inference_mode():
+        assert torch.equal(summed.model(input_ids=ids).logits, apart.model(input_ids=ids).logits)
+
+
+def test_sums_are_kept_for_as_many_adapters_as_there_is_room(
+    base: Path, adapters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(base)
+    expected = [said(engine, questions(each)) for each in adapters]
+    sizes = [sum(added.nbytes for _, _, added in sums) for sums in engine.adapters._sums.values()]
+    monkeypatch.setattr(adapter_switch, "SUMS_BYTES", sum(sizes[-2:]))
+    small = load(base)
+    for _ in range(2):
+        assert [said(small, questions(each)) for each in adapters] == expected
+        assert list(small.adapters._sums) == [digest.removeprefix("sha256:") for digest in adapters[-2:]]
 
 
 def test_an_answer_that_nobody_waits_for_leaves_the_base_as_it_was(base: Path, adapters: list[str]) -> None:

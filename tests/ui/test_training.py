@@ -10,7 +10,7 @@ import pytest
 
 from tests.finetune.small import make_layout, make_recipe
 from workbench.errors import NotFoundError
-from workbench.finetune.record import METRICS
+from workbench.finetune.record import METRICS, training_of
 from workbench.ui import training
 from workbench.workspace import Layout
 
@@ -71,8 +71,8 @@ def test_what_is_finished_is_shown_at_once_and_a_bound_is_part_of_what_it_is(lay
     shown.clear()
     assert training.train_live(layout, recipe, max_steps=4).id == first.id
     assert len(shown) == 2
-    assert training.training_of(layout, recipe.with_settings(max_steps=4)).id == first.id
-    assert training.training_of(layout, recipe).id != first.id
+    assert training_of(layout, recipe.with_settings(max_steps=4)).id == first.id
+    assert training_of(layout, recipe).id != first.id
 
 
 def test_jupyter_draws_one_output_anew(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +100,4 @@ def test_a_recipe_of_a_model_that_is_not_here_has_no_training(layout: Layout, tm
     recipe = make_recipe(layout)
     lost = type(recipe).model_validate({**recipe.model_dump(), "dataset": "nothing"})
     with pytest.raises(NotFoundError, match="nothing"):
-        training.training_of(layout, lost)
+        training_of(layout, lost)

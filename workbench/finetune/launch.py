@@ -19,13 +19,11 @@ import polars as pl
 
 from workbench.errors import MissingExtraError, RunError, UsageError, WorkbenchWarning, require
 from workbench.finetune.callbacks import WATCH_EVERY_S, Watch
-from workbench.finetune.examples import open_splits
 from workbench.finetune.recipe import FinetuneRecipe
-from workbench.finetune.record import Training, training_id
+from workbench.finetune.record import Training, training_of
 from workbench.finetune.result import TrainResult, finished
 from workbench.finetune.train import first_micro_batch
 from workbench.finetune.worker import JOB, OUTCOME, Job, Outcome
-from workbench.models.store import find_model
 from workbench.progress import progress
 from workbench.workspace import Layout
 
@@ -110,9 +108,7 @@ def launch(
         WorkbenchError: as `train`.
     """
     first_micro_batch(recipe.settings, file.processes)
-    parts = open_splits(layout, recipe)
-    id = training_id(recipe, parts["train"].digest, parts["dev"].digest, find_model(recipe.model).digest)
-    training = Training(layout, id)
+    training = training_of(layout, recipe)
     if resume and (found := finished(layout, training)) is not None:
         return found
     training.folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from workbench.errors import NotFoundError, RunError, RunLockedError
 from workbench.events.journal import iterate_journal
 from workbench.files import atomic_file, digest_json, write_atomic
+from workbench.finetune.examples import open_splits
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.models.engine import Quantization
+from workbench.models.store import find_model
 from workbench.workspace import Layout
 
 RECORD = "training.json"
@@ -146,6 +148,17 @@ class Training:
             except BlockingIOError:
                 raise RunLockedError(f"another process is at training {self.id}", hint="Wait for it to end.") from None
             yield
+
+
+def training_of(layout: Layout, recipe: FinetuneRecipe) -> Training:
+    """The training that a recipe comes to with the rows and the model that are here, begun or not.
+
+    Raises:
+        DataError, NotFoundError, ModelError: no such data set, split or model, or rows of which nothing can be learned.
+    """
+    parts = open_splits(layout, recipe)
+    digests = parts["train"].digest, parts["dev"].digest, find_model(recipe.model).digest
+    return Training(layout, training_id(recipe, *digests))
 
 
 def training_frame(layout: Layout, id: str) -> pl.DataFrame:

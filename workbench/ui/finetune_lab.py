@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from workbench.errors import NotFoundError, UsageError, WorkbenchError
 from workbench.experiments.starting_point import starting_point
-from workbench.ui.finetune_recipes import list_recipes
+from workbench.finetune.recipe_files import list_recipes
 from workbench.ui.lab import from_arguments
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def recipe_of(workspace: Workspace, choices: FinetuneChoices) -> FinetuneRecipe:
 
 def state(workspace: Workspace, recipe: FinetuneRecipe) -> str:
     """What pressing Train does, in Markdown: begin, go on, or show what came out."""
+    from workbench.finetune.record import training_of
     from workbench.finetune.result import finished
-    from workbench.ui.training import training_of
 
     training = training_of(workspace.layout, recipe)
     if finished(workspace.layout, training) is not None:

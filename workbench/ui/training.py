@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workbench.finetune.recipe import FinetuneRecipe
-    from workbench.finetune.record import Training
     from workbench.finetune.train import TrainResult
     from workbench.workspace import Layout
 
@@ -91,6 +90,7 @@ def train_live(
     layout: Layout, recipe: FinetuneRecipe, *, max_steps: int | None = None, show_progress: bool = True, **options: Any
 ) -> TrainResult:
     """`workbench.finetune.train.train`, with a bar and a curve that grow in marimo and in Jupyter."""
+    from workbench.finetune.record import training_of
     from workbench.finetune.train import train
 
     if max_steps is not None:
@@ -112,21 +112,6 @@ def train_live(
     result = train(layout, recipe, show_progress=False, watch=watch, **options)
     draw(_bar(training_status(result.metrics), 1.0), loss_chart(result.metrics, width=_WIDTH))
     return result
-
-
-def training_of(layout: Layout, recipe: FinetuneRecipe) -> Training:
-    """The training that a recipe comes to with the rows and the model that are here, begun or not.
-
-    Raises:
-        DataError, NotFoundError, ModelError, UsageError: as for `train`.
-    """
-    from workbench.finetune.examples import open_splits
-    from workbench.finetune.record import Training, training_id
-    from workbench.models.store import find_model
-
-    parts = open_splits(layout, recipe)
-    digests = parts["train"].digest, parts["dev"].digest, find_model(recipe.model).digest
-    return Training(layout, training_id(recipe, *digests))
 
 
 def _bar(text: str, share: float) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from workbench.errors import NotFoundError, UsageError
+from workbench.finetune.recipe import FinetuneRecipe, read_recipe
 from workbench.validation import first_fault
-
-if TYPE_CHECKING:
-    from workbench.finetune.recipe import FinetuneRecipe
-    from workbench.workspace import Layout
+from workbench.workspace import Layout
 
 FOLDER = "adapters"
 
@@ -30,8 +28,6 @@ def find_recipe(layout: Layout, name: str | Path) -> FinetuneRecipe:
         NotFoundError: there is none, or its prompt file is missing.
         UsageError: the file is malformed; names the field.
     """
-    from workbench.finetune.recipe import read_recipe
-
     for path in (Path(name), layout.root / name, layout.root / FOLDER / f"{name}.yaml"):
         if path.is_file():
             return read_recipe(layout, path)
