@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.cli.common import print_json
+from workbench.errors import UsageError
 from workbench.files import short
 from workbench.workspace import Layout
 
@@ -94,10 +95,30 @@ def log(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json([saved.to_json() for saved in versions])
         return
-    table = Table("version", "digest", "saved", "message", box=None, pad_edge=False)
+    table = Table("version", "digest", "saved", "tags", "message", box=None, pad_edge=False)
     for saved in versions:
-        table.add_row(str(saved.version), short(saved.digest), saved.created_at[:19], saved.message)
+        tags = ", ".join(saved.tags)
+        table.add_row(str(saved.version), short(saved.digest), saved.created_at[:19], tags, saved.message)
     Console().print(table)
+
+
+@prompt_app.command("tag")
+def tag(
+    prompt: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
+    tag: Annotated[str, typer.Argument(help="A word, such as draft; `tested` is put by a promotion alone.")],
+    as_json: Json = False,
+) -> None:
+    """Put a tag on a saved version; NAME@TAG then means the newest that has it."""
+    from workbench.registry.prompts import tag_prompt
+
+    name, _, version = prompt.partition("@")
+    if not version.isdecimal():
+        raise UsageError(f"{prompt!r} names no version", hint="Write: workbench prompt tag NAME@3 TAG")
+    tag_prompt(Layout.find(), name, int(version), tag)
+    if as_json:
+        print_json({"name": name, "version": int(version), "tag": tag})
+    else:
+        typer.echo(f"{name}@{version} is {tag}")
 
 
 @prompt_app.command("rollback")

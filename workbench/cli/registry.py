@@ -16,6 +16,7 @@ from workbench.workspace import Layout
 
 if TYPE_CHECKING:
     from workbench.experiments.run import Run
+    from workbench.registry.artifact import Artifact
     from workbench.registry.names import NamedVersion
 
 artifact_app = typer.Typer(no_args_is_help=True, help="Promoted pipelines: list, verify, compare, move and run them.")
@@ -130,8 +131,12 @@ def show(artifact: Reference, as_json: Json = False) -> None:
 
 
 @artifact_app.command("verify")
-def verify(artifact: Reference, as_json: Json = False) -> None:
-    """Hash the manifest and every layer again. Exits with 1 and names what is damaged."""
+def verify(
+    artifact: Reference,
+    key: Annotated[Path | None, typer.Option(help="A public key that must have signed it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Hash the manifest and every layer again, and look for a signature. Exits with 1 and names what is wrong."""
     from workbench.registry.artifact import Artifact
 
     found = Artifact.open(Layout.find(), artifact)
@@ -139,13 +144,79 @@ def verify(artifact: Reference, as_json: Json = False) -> None:
     sound = all(check.ok for check in checks)
     if as_json:
         layers = [{"title": c.title, "digest": c.digest, "size": c.size, "ok": c.ok, "error": c.error} for c in checks]
-        _print({"name": found.name, "version": found.version, "digest": found.digest, "ok": sound, "layers": layers})
+        signed = None if key is None else _has_signed(found, key)
+        sound &= signed is not False
+        about = {"name": found.name, "version": found.version, "digest": found.digest}
+        _print({**about, "ok": sound, "signed": signed, "layers": layers})
         if not sound:
             raise typer.Exit(1)
         return
     _table(("layer", "digest", ""), [(c.title, short(c.digest), "ok" if c.ok else "DAMAGED") for c in checks])
     found.verify()
+    if key is not None:
+        from workbench.registry.keys import PublicKey
+        from workbench.registry.sign import verify_signature
+
+        verify_signature(found, PublicKey.read(key))
+        _print(f"{found.name}@{found.version} is signed by {key}")
     _print(f"{found.name}@{found.version} is whole: {found.digest}")
+
+
+def _has_signed(artifact: Artifact, key: Path) -> bool:
+    from workbench.registry.keys import PublicKey
+    from workbench.registry.sign import signatures_by
+
+    return bool(signatures_by(artifact, [PublicKey.read(key)]))
+
+
+@artifact_app.command("keygen")
+def keygen(
+    file: Annotated[Path, typer.Argument(help="Where the private key goes; its public part to FILE.pub.")],
+) -> None:
+    """Make a key for signing, encrypted where WORKBENCH_KEY_PASSWORD is set."""
+    from workbench.registry.keys import PrivateKey
+
+    made = PrivateKey.new(file)
+    _print(f"{file} and {file}.pub, key {short(made.public.id)}")
+
+
+@artifact_app.command("sign")
+def sign(
+    artifact: Reference,
+    key: Annotated[Path, typer.Option(help="The private key.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a version, and attest to where it comes from and what it consists of."""
+    from dataclasses import asdict
+
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.keys import PrivateKey
+    from workbench.registry.sign import sign_artifact
+
+    found = Artifact.open(Layout.find(), artifact)
+    signed = sign_artifact(found, PrivateKey.read(key))
+    if as_json:
+        _print({"name": found.name, "version": found.version, "digest": found.digest, **asdict(signed)})
+    else:
+        _print(f"{found.name}@{found.version} is signed by key {short(signed.key_id)}")
+
+
+@artifact_app.command("sbom")
+def sbom(artifact: Reference) -> None:
+    """Print what an artifact consists of, as CycloneDX JSON."""
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.sbom import bill_of_materials
+
+    _print(bill_of_materials(Artifact.open(Layout.find(), artifact)))
+
+
+@artifact_app.command("provenance")
+def provenance(artifact: Reference) -> None:
+    """Print where an artifact comes from, as an in-toto statement with SLSA provenance."""
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.attest import provenance_statement
+
+    _print(provenance_statement(Artifact.open(Layout.find(), artifact)))
 
 
 @artifact_app.command("diff")

@@ -13,7 +13,7 @@ from workbench.registry import names
 from workbench.registry.approvals import approvals, counted
 from workbench.registry.artifact import Artifact
 from workbench.registry.gate import Finding, GateResult, judge
-from workbench.registry.policy import ApprovalPolicy, Policy, TestPolicy, alias_policy
+from workbench.registry.policy import ApprovalPolicy, Policy, SignaturePolicy, TestPolicy, alias_policy
 from workbench.workspace import Layout
 
 # Characters of what a failed test said.
@@ -84,6 +84,8 @@ def _further(layout: Layout, found: names.NamedVersion, policy: Policy) -> dict[
         checks[f"approval by {wanted.role}"] = partial(_approved, layout, found, wanted)
     for test in policy.test:
         checks[f"test {test.name}"] = partial(_tested, layout, found, test)
+    if policy.signature is not None:
+        checks["signature"] = partial(_signed, layout, found, policy.signature)
     return checks
 
 
@@ -92,6 +94,17 @@ def _approved(layout: Layout, found: names.NamedVersion, wanted: ApprovalPolicy)
     said = f"{len(who)} of {wanted.count}" + (f" ({', '.join(who)})" if who else "")
     hint = f"; with: workbench artifact approve {found.name}@{found.version} --role {wanted.role}"
     return len(who) >= wanted.count, said if len(who) >= wanted.count else said + hint
+
+
+def _signed(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy) -> Finding:
+    from workbench.registry.sign import read_keys, signatures_by
+
+    artifact = Artifact.open(layout, f"{found.name}@{found.version}")
+    artifact.verify()
+    by = signatures_by(artifact, read_keys(layout.root, wanted.keys))
+    hint = f"; with: workbench artifact sign {found.name}@{found.version} --key FILE"
+    said = f"signed by {len(by)} of {len(wanted.keys)} keys, at least {wanted.count} asked for"
+    return len(by) >= wanted.count, said if len(by) >= wanted.count else said + hint
 
 
 def _tested(layout: Layout, found: names.NamedVersion, test: TestPolicy) -> Finding:

@@ -208,6 +208,8 @@ def evaluate(
     asked = [*(f"approval by {wanted.role}" for wanted in policy.approval), *(f"test {t.name}" for t in policy.test)]
     if policy.decision.against == "alias":
         asked.append("against")
+    if policy.signature is not None:
+        asked.append("signature")
     checks += [(name, (further or {}).get(name, _of_a_version)) for name in asked]
     return GateResult(run.id, variant, baseline, policy, tuple(_run_checks(checks)))
 

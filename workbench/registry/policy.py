@@ -127,6 +127,19 @@ class TestPolicy(_Part):
     timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 
+class SignaturePolicy(_Part):
+    """`[signature]`: public keys, files relative to the workspace, of which so many must have signed the version."""
+
+    keys: tuple[str, ...] = Field(min_length=1)
+    count: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SignaturePolicy:
+        if self.count > len(self.keys):
+            raise ValueError(f"count = {self.count} is more than there are keys")
+        return self
+
+
 class Policy(_Part):
     """A policy file. Unknown keys are refused, so a typing mistake cannot switch a check off."""
 
@@ -136,6 +149,7 @@ class Policy(_Part):
     evidence: EvidencePolicy = EvidencePolicy()
     approval: tuple[ApprovalPolicy, ...] = ()
     test: tuple[TestPolicy, ...] = ()
+    signature: SignaturePolicy | None = None
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from workbench.registry.build import build, evaluated_pipeline, part_files
 from workbench.registry.gate import judge
 from workbench.registry.oci import OciLayout
 from workbench.registry.policy import Policy, find_policy
+from workbench.registry.prompts import tag_tested
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ def promote(
         }
         names.record_refusal(layout, name, alias, detail, actor=actor, at=at)
         result.raise_if_refused()
+    pipeline = evaluated_pipeline(run.manifest, variant)
     digest = build(
         OciLayout(layout.blobs),
         run,
         variant,
-        parts=part_files(layout, evaluated_pipeline(run.manifest, variant)),
+        parts=part_files(layout, pipeline),
         baseline=result.baseline,
         comparison=verdict.comparison.to_json() if verdict.comparison else None,
         decision=verdict.decision.to_json() if verdict.decision else None,
@@ -81,6 +83,7 @@ def promote(
         actor=actor,
         at=at,
     )
+    tag_tested(layout, pipeline.prompt, run.id, variant, actor=actor, at=at)
     if alias is not None:
         move_alias(layout, f"{name}@{version}", alias, actor=actor, at=at)
     return Artifact.open(layout, f"{name}@{version}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from workbench.errors import NotFoundError, PromptError, UsageError
 from workbench.files import write_atomic
 from workbench.pipeline.prompt import Prompt
-from workbench.registry.names import check_name
-from workbench.state.db import PromptVersion, reading, timestamp, writing
+from workbench.registry.names import check_alias, check_name, current_user
+from workbench.state import audit
+from workbench.state.db import PromptTag, PromptVersion, reading, timestamp, writing
 from workbench.workspace import Layout
+
+# What a version is called that a gate let pass.
+TESTED = "tested"
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,16 @@ class SavedPrompt:
     created_at: str
     message: str
     prompt: Prompt
+    tags: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, str | int]:
+    def to_json(self) -> dict[str, str | int | list[str]]:
         return {
             "name": self.name,
             "version": self.version,
             "digest": self.digest,
             "created_at": self.created_at,
             "message": self.message,
+            "tags": list(self.tags),
         }
 
 
@@ -69,8 +75,12 @@ def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
     """
     with reading(layout.state_url) as session:
         query = select(PromptVersion).order_by(PromptVersion.name, PromptVersion.version.desc())
+        tagged = select(PromptTag).order_by(PromptTag.tag)
         if name is not None:
-            query = query.filter_by(name=name)
+            query, tagged = query.filter_by(name=name), tagged.filter_by(name=name)
+        tags: dict[tuple[str, int], list[str]] = {}
+        for tag in session.scalars(tagged):
+            tags.setdefault((tag.name, tag.version), []).append(tag.tag)
         found = [
             SavedPrompt(
                 row.name,
@@ -79,6 +89,7 @@ def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
                 row.created_at,
                 row.message or "",
                 Prompt.model_validate(row.content),
+                tuple(tags.get((row.name, row.version), ())),
             )
             for row in session.scalars(query)
         ]
@@ -88,7 +99,8 @@ def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
 
 
 def find_prompt(layout: Layout, reference: str) -> Prompt:
-    """A prompt file (`triage`, `prompts/triage.md`, any path) or a kept version (`triage@3`, `triage@latest`).
+    """A prompt file (`triage`, `prompts/triage.md`, any path) or a kept version (`triage@3`, `triage@latest`), or the
+    newest with a tag (`triage@tested`).
 
     Raises:
         NotFoundError: there is none.
@@ -100,10 +112,11 @@ def find_prompt(layout: Layout, reference: str) -> Prompt:
         if version in ("", "latest"):
             return versions[0].prompt
         for saved in versions:
-            if str(saved.version) == version:
+            if str(saved.version) == version or version in saved.tags:
                 return saved.prompt
+        what = "version" if version.isdecimal() else "tag"
         raise NotFoundError(
-            f"{name} has no version {version}", hint=f"It has {len(versions)}: workbench prompt log {name}"
+            f"{name} has no {what} {version}", hint=f"It has {len(versions)}: workbench prompt log {name}"
         )
     for path in (
         Path(reference),
@@ -122,6 +135,54 @@ def find_prompt(layout: Layout, reference: str) -> Prompt:
         ) from None
 
 
+def tag_prompt(
+    layout: Layout, name: str, version: int, tag: str, *, actor: str | None = None, at: datetime | None = None
+) -> None:
+    """Put a tag on a kept version. The same tag may be on several.
+
+    Raises:
+        NotFoundError: there is no such version.
+        UsageError: the tag is malformed, or `tested`, which only a gate that let the prompt pass puts.
+    """
+    check_alias(tag)
+    if tag in (TESTED, "latest"):
+        raise UsageError(
+            f"nobody puts the tag {tag!r} by hand", hint="`tested` is put when a variant with the prompt is promoted."
+        )
+    with writing(layout.state_url) as session:
+        if session.get(PromptVersion, (name, version)) is None:
+            raise NotFoundError(f"{name} has no version {version}", hint=f"See: workbench prompt log {name}")
+        _tag(session, name, version, tag, actor or current_user(), {}, at)
+
+
+def tag_tested(
+    layout: Layout, prompt: Prompt, run_id: str, variant: str, *, actor: str | None = None, at: datetime | None = None
+) -> None:
+    """Tag every kept version that is this very prompt as `tested`, since a gate let a variant with it pass."""
+    with writing(layout.state_url) as session:
+        for row in session.scalars(select(PromptVersion).filter_by(digest=prompt.digest)).all():
+            _tag(
+                session,
+                row.name,
+                row.version,
+                TESTED,
+                actor or current_user(),
+                {"run_id": run_id, "variant": variant},
+                at,
+            )
+
+
+def _tag(
+    session: Session, name: str, version: int, tag: str, actor: str, detail: dict[str, str], at: datetime | None
+) -> None:
+    if session.get(PromptTag, (name, tag, version)) is not None:
+        return
+    session.add(PromptTag(name=name, tag=tag, version=version, at=timestamp(at)))
+    # Prompts and artifacts are named apart, and often alike.
+    line = {"to_version": version, "detail": {"tag": tag, **detail}}
+    audit.append(session, timestamp(at), "tag", f"prompt/{name}", actor, **line)
+
+
 def rollback_prompt(layout: Layout, name: str, *, to: int | None = None) -> int:
     """Bring back an earlier version (the last but one by default) as the newest, and as the file in `prompts/`.
 
@@ -135,6 +196,6 @@ def rollback_prompt(layout: Layout, name: str, *, to: int | None = None) -> int:
     found = next((saved for saved in versions if saved.version == wanted), None)
     if found is None:
         raise PromptError(f"{name} has no version {wanted}", hint=f"See: workbench prompt log {name}")
-    version = save_prompt(layout, name, found.prompt, message=f"rollback to version {wanted} by {getpass.getuser()}")
+    version = save_prompt(layout, name, found.prompt, message=f"rollback to version {wanted} by {current_user()}")
     write_atomic(layout.prompts / f"{name}.md", found.prompt.to_text())
     return version

@@ -1,0 +1,162 @@
+"""Signatures of artifacts: each a manifest that refers to the artifact's, as cosign writes them, and goes where it goes.
+
+Format: cosign's simple signing payload (SIGNATURE_SPEC.md of sigstore/cosign) in an OCI 1.1 referrer. Beside it lie
+attestations, signed by the same key: where the artifact comes from (SLSA provenance) and what it consists of (CycloneDX).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import IntegrityError
+from workbench.files import canonical_json
+from workbench.registry.artifact import Artifact
+from workbench.registry.attest import (
+    CYCLONEDX,
+    ENVELOPE_TYPE,
+    PAYLOAD_TYPE,
+    open_envelope,
+    provenance_statement,
+    statement,
+    to_envelope,
+)
+from workbench.registry.keys import PrivateKey, PublicKey
+from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout
+from workbench.registry.sbom import bill_of_materials
+
+SIGNATURE_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
+PAYLOAD_MEDIA = "application/vnd.dev.cosign.simplesigning.v1+json"
+ANNOTATION = "dev.cosignproject.cosign/signature"
+PREDICATE = "in-toto.io/predicate-type"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_KIND = "cosign container image signature"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What `sign_artifact` stored, by digest."""
+
+    key_id: str
+    signature: str
+    attestations: tuple[str, ...]
+
+
+def sign_artifact(artifact: Artifact, key: PrivateKey) -> Signed:
+    """Sign an artifact's manifest, after verifying every byte of it, and attest to its origin and contents.
+
+    Raises:
+        IntegrityError: the artifact is damaged: what is signed has been looked at.
+    """
+    artifact.verify()
+    store = artifact.store
+    payload = canonical_json(
+        {
+            "critical": {
+                "identity": {"docker-reference": ""},
+                "image": {"docker-manifest-digest": artifact.digest},
+                "type": _KIND,
+            },
+            "optional": {},
+        }
+    )
+    annotation = {ANNOTATION: base64.b64encode(key.sign(payload)).decode()}
+    layer = store.put_blob(payload, PAYLOAD_MEDIA, annotations=annotation)
+    signature = _refer(store, artifact, SIGNATURE_ARTIFACT, layer)
+    documents = (provenance_statement(artifact), statement(artifact, CYCLONEDX, bill_of_materials(artifact)))
+    attestations = []
+    for document in documents:
+        envelope = canonical_json(to_envelope(document, key.sign, key.public.id))
+        predicate = {PREDICATE: document["predicateType"]}
+        attestations.append(
+            _refer(store, artifact, PAYLOAD_TYPE, store.put_blob(envelope, ENVELOPE_TYPE, annotations=predicate))
+        )
+    return Signed(key.public.id, signature, tuple(attestations))
+
+
+def signatures_by(artifact: Artifact, keys: Sequence[PublicKey]) -> list[PublicKey]:
+    """Those of the keys that have signed the artifact. A referrer that is damaged or of another artifact counts nothing."""
+    found = []
+    for payload, signature in _signatures(artifact):
+        found += [key for key in keys if key not in found and key.verify(payload, signature)]
+    return found
+
+
+def verify_signature(artifact: Artifact, key: PublicKey) -> None:
+    """Make sure that a key has signed the artifact, whose bytes are verified too.
+
+    Raises:
+        IntegrityError: it is damaged, unsigned, or signed by others only.
+    """
+    artifact.verify()
+    if not signatures_by(artifact, [key]):
+        count = sum(1 for _ in _signatures(artifact))
+        raise IntegrityError(
+            f"{artifact.name}@{artifact.version} "
+            + (f"has {count} signatures, none of this key" if count else "is not signed"),
+            hint=f"Sign it with: workbench artifact sign {artifact.name}@{artifact.version} --key FILE",
+        )
+
+
+def attestations_by(artifact: Artifact, key: PublicKey) -> list[dict[str, Any]]:
+    """The statements about the artifact that a key has signed.
+
+    Raises:
+        IntegrityError: one is malformed, or says it is of another artifact.
+    """
+    statements = []
+    for manifest in _referrers(artifact, PAYLOAD_TYPE):
+        for layer in map(Descriptor.from_json, manifest["layers"]):
+            found = open_envelope(artifact.store.read_blob(layer.digest, title="attestation"), key.verify)
+            if found["subject"][0]["digest"]["sha256"] != artifact.digest.removeprefix("sha256:"):
+                raise IntegrityError("an attestation is of another artifact", hint="Sign the artifact again.")
+            statements.append(found)
+    return statements
+
+
+def read_keys(root: Path, names: Sequence[str]) -> list[PublicKey]:
+    """Public keys by file name, relative to a folder."""
+    return [PublicKey.read(root / name) for name in names]
+
+
+def _refer(store: OciLayout, artifact: Artifact, kind: str, layer: Descriptor) -> str:
+    size = len(store.read_blob(artifact.digest, title="manifest"))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": kind,
+        "config": store.put_blob(b"{}", EMPTY_TYPE).to_json(),
+        "layers": [layer.to_json()],
+        "subject": Descriptor(MANIFEST_TYPE, artifact.digest, size).to_json(),
+    }
+    return store.add_manifest(manifest).digest
+
+
+def _referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
+    for entry in artifact.store.manifests():
+        if entry.artifact_type != kind:
+            continue
+        try:
+            manifest = json.loads(artifact.store.read_blob(entry.digest, title="referrer"))
+        except IntegrityError:
+            continue
+        if manifest.get("subject", {}).get("digest") == artifact.digest:
+            yield manifest
+
+
+def _signatures(artifact: Artifact) -> Iterator[tuple[bytes, bytes]]:
+    """Payload and signature of each, where the payload is of this artifact and whole."""
+    for manifest in _referrers(artifact, SIGNATURE_ARTIFACT):
+        for layer in map(Descriptor.from_json, manifest["layers"]):
+            try:
+                payload = artifact.store.read_blob(layer.digest, title="signature")
+                critical = json.loads(payload)["critical"]
+                signature = base64.b64decode(layer.annotations.get(ANNOTATION, ""), validate=True)
+            except (IntegrityError, ValueError, KeyError, TypeError):
+                continue
+            if critical.get("type") == _KIND and critical["image"].get("docker-manifest-digest") == artifact.digest:
+                yield payload, signature
