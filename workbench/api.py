@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.pipeline.prompt import Prompt
     from workbench.registry.artifact import Artifact
     from workbench.registry.gate import GateResult
+    from workbench.registry.lineage_graph import Lineage
     from workbench.retrieval.corpus import Corpus
     from workbench.retrieval.index import Index
     from workbench.retrieval.recipe import IndexRecipe
@@ -277,6 +278,35 @@ class Workspace:
         from workbench.registry.artifact import Artifact
 
         return Artifact.open(self.layout, name)
+
+    def lineage(self, name: str) -> Lineage:
+        """What an artifact came from (data, training, index, run, decision) and what points at it.
+
+        Args:
+            name: as of `artifact`.
+
+        Raises:
+            NotFoundError: there is none.
+            IntegrityError: what is read of it is damaged.
+        """
+        from workbench.finetune.record import list_trainings
+        from workbench.registry.lineage import lineage
+
+        return lineage(self.layout, name, list_trainings(self.layout))
+
+    def lineage_of_dataset(self, name: str) -> Lineage:
+        """The trainings, adapters, runs, artifacts and aliases that used a data set.
+
+        Args:
+            name: `name` (every version), `name@version` or `name@sha256:…`.
+
+        Raises:
+            NotFoundError: there is none, and nothing used one.
+        """
+        from workbench.finetune.record import list_trainings
+        from workbench.registry.lineage_uses import lineage_of_dataset
+
+        return lineage_of_dataset(self.layout, name, list_trainings(self.layout))
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every version: name, version, digest, aliases, created_at."""

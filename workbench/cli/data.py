@@ -150,6 +150,25 @@ def _either(reference: str, id: str | None) -> Dataset:
     return open_dataset(Layout.find(), reference)
 
 
+@app.command("lineage")
+def lineage_command(
+    name: Annotated[
+        str, typer.Argument(help="NAME (every version), NAME@VERSION or NAME@sha256:…, of a version or a part.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show which trainings, runs, artifacts and aliases used a data set. Exits with 1 if an artifact cannot be read."""
+    from workbench.api import Workspace
+
+    found = Workspace(Layout.find()).lineage_of_dataset(name)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo(str(found))
+    if found.damaged:
+        raise typer.Exit(1)
+
+
 @app.command("split")
 def split_command(name: Reference, as_json: Json = False) -> None:
     """Count the rows of each split."""

@@ -115,10 +115,22 @@ def ls(
 
 
 @artifact_app.command("show")
-def show(artifact: Reference, as_json: Json = False) -> None:
+def show(
+    artifact: Reference,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Show what it came from and what points at it, as a tree.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show what an artifact is, where it comes from and what it holds."""
     from workbench.registry.artifact import Artifact
 
+    if lineage:
+        from workbench.api import Workspace
+
+        graph = Workspace(Layout.find()).lineage(artifact)
+        _print(graph.to_json() if as_json else str(graph))
+        return
     found = Artifact.open(Layout.find(), artifact)
     if as_json:
         _print(found.to_json())
