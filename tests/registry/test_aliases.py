@@ -136,6 +136,15 @@ def test_what_is_compared_with_is_what_the_alias_points_at(layout: Layout, make_
     assert result.passed
     assert result.baseline == "few"
     assert "compared with few, which is greet@1" in str(result)
+    # What is taken out of the artifact is the same pipeline, held to its model.
+    taken_out = Artifact.open(layout, "greet@1").pipeline()
+    assert taken_out.digest != few.digest
+    variants = {"base": base, "few": taken_out, "best": best}
+    promote(layout, make_run(three, run_id="run-4", variants=variants), "greet", "best")
+    result = check_alias_move(
+        layout, names.resolve(layout, "greet@4"), "prod", Policy.from_file(layout.policies / "prod.toml")
+    )
+    assert result.passed
     assert move_alias(layout, "greet@3", "prod").version == 3
     assert refused(layout, "greet@3", "prod") == ["against: greet@3, to which prod points, is the same pipeline"]
 

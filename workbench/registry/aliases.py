@@ -126,25 +126,26 @@ def _tested(layout: Layout, found: names.NamedVersion, test: TestPolicy) -> Find
     return done.returncode == 0, f"exit code {done.returncode}" + (f": {said}" if done.returncode else "")
 
 
-def _pipeline_at(layout: Layout, name: str, alias: str) -> tuple[str, str] | None:
-    """Where an alias points now, and the digest of that pipeline as it was evaluated; None where it points nowhere."""
+def _pipeline_at(layout: Layout, name: str, alias: str) -> tuple[str, set[str]] | None:
+    """Where an alias points now, and the digests of that pipeline as it was evaluated and as the artifact holds it."""
     try:
         artifact = Artifact.open(layout, f"{name}@{alias}")
     except NotFoundError:
         return None
-    return f"{name}@{artifact.version}", artifact.provenance["pipeline_digest"]
+    source = artifact.provenance
+    return f"{name}@{artifact.version}", {source["pipeline_digest"], source["stored_pipeline_digest"]}
 
 
 def _against(
-    digests: dict[str, str], there: tuple[str, str] | None, variant: str, baseline: str | None, alias: str
+    digests: dict[str, str], there: tuple[str, set[str]] | None, variant: str, baseline: str | None, alias: str
 ) -> tuple[str | None, Finding]:
     """The variant of the run that the alias points at now, in the place of the baseline."""
     if there is None:
         return baseline, (True, f"{alias} points at nothing yet")
-    label, digest = there
-    if digests[variant] == digest:
+    label, same = there
+    if digests[variant] in same:
         return baseline, (False, f"{label}, to which {alias} points, is the same pipeline")
-    asked = next((name for name, found in digests.items() if found == digest), None)
+    asked = next((name for name, found in digests.items() if found in same), None)
     if asked is None:
         return baseline, (False, f"the run did not ask {label}, to which {alias} points: make it a variant of the run")
     return asked, (True, f"compared with {asked}, which is {label}, to which {alias} points")
