@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import workbench
+import workbench.cli.artifact_remote
 from workbench.cli.audit import audit_app
 from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
