@@ -11,7 +11,18 @@ from benchmarks import harness
 from benchmarks.harness import Part
 
 # The short ones first.
-NAMES = ("import_time", "results", "statistics", "embedding", "search", "sweep", "runner", "engine", "finetune")
+NAMES = (
+    "import_time",
+    "registry",
+    "results",
+    "statistics",
+    "embedding",
+    "search",
+    "sweep",
+    "runner",
+    "engine",
+    "finetune",
+)
 TIMEOUT_S = 3600
 
 

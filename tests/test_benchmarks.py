@@ -313,3 +313,10 @@ def test_what_the_plan_tells_is_held_against_the_process_that_trains(tmp_path: P
     assert len(found["seconds"]) == 2
     assert found["parts"]["peak"] * finetune.MB == pytest.approx(found["told"], rel=1e-3)
     assert found["told"] == pytest.approx(found["peak_memory"], rel=0.25)
+
+
+def test_the_registry_benchmark_measures_what_it_made() -> None:
+    found = measured("registry", "--versions", "50", "--megabytes", "1", "--repeats", "1")
+    assert [part["name"] for part in found["parts"]] == ["verify", "resolve an alias, median", "list 50 versions"]
+    assert found["met"] == all(part["met"] for part in found["parts"])
+    assert found["ratio"] == pytest.approx(found["ours"] / found["peer"])

@@ -7,6 +7,7 @@ it writes.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from workbench.errors import MissingExtraError, WorkspaceError
 from workbench.state.lock import locked
@@ -156,13 +157,38 @@ def open_state(url: str) -> Engine:
     engine = _engines.get(key)
     if engine is None:
         engine = _engines[key] = _make_engine(url, path)
-    with _readable_errors(url):
-        _upgrade(engine, path)
+    there = _identity(path)
+    if there is None or _looked_at.get(key) != there:
+        # Connections to a file that was there before.
+        engine.dispose()
+        with _readable_errors(url):
+            _upgrade(engine, path)
+        _looked_at[key] = _identity(path)
     return engine
+
+
+@atexit.register
+def _close() -> None:
+    for (_, process), engine in _engines.items():
+        if process == os.getpid():
+            engine.dispose()
 
 
 # By process too: connections must not be shared with a child.
 _engines: dict[tuple[str, int], Engine] = {}
+# Which file was found up to date under a URL; another one in its place is looked at again.
+_looked_at: dict[tuple[str, int], tuple[int, int] | None] = {}
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another in its place; None where there is none. A server is always the same."""
+    if path is None:
+        return (0, 0)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_engine(url: str, path: Path | None) -> Engine:
@@ -174,7 +200,8 @@ def _make_engine(url: str, path: Path | None) -> Engine:
                 f"the driver for {make_url(url).drivername} is not installed",
                 hint="Run: pip install 'llmops-workbench[postgres]', and write postgresql+psycopg://…",
             ) from None
-    engine = create_engine(url, poolclass=NullPool if path else StaticPool)
+    # A file's connections are kept for the next session: opening one takes as long as a question.
+    engine = create_engine(url) if path else create_engine(url, poolclass=StaticPool)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
