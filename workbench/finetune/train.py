@@ -125,10 +125,11 @@ class Session:
         started = time.perf_counter()
         journal_of = JournalWriter(self.training.journal) if processes.is_main() else contextlib.nullcontext()
         with quiet(), journal_of as journal:
-            micro = first_micro_batch(self.recipe.settings)
-            last = self._last()
+            settings, last = self.recipe.settings, self._last()
             if last is not None:
-                micro = min(micro, last.marker.micro_batch)
+                most = min(settings.micro_batch or settings.batch_size, last.marker.micro_batch)
+                settings = settings.model_copy(update={"micro_batch": most})
+            micro = first_micro_batch(settings)
             stopped = None
             while stopped is None:
                 last = self._last()
