@@ -11,7 +11,7 @@ import pytest
 from tests.registry.conftest import CLEAR, MakeRun, pipelines
 from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageError
 from workbench.pipeline.prompt import Prompt
-from workbench.registry import build, names
+from workbench.registry import aliases, build, names
 from workbench.registry.aliases import check_alias_move, move_alias
 from workbench.registry.approvals import approvals, approve
 from workbench.registry.artifact import Artifact
@@ -147,6 +147,28 @@ def test_what_is_compared_with_is_what_the_alias_points_at(layout: Layout, make_
     assert result.passed
     assert move_alias(layout, "greet@3", "prod").version == 3
     assert refused(layout, "greet@3", "prod") == ["against: greet@3, to which prod points, is the same pipeline"]
+
+
+def test_an_alias_that_was_moved_meanwhile_is_left_there(
+    layout: Layout, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_policy(layout, "prod", "")
+    for number in (1, 2):
+        promote(layout, make_run(run_id=f"run-{number}"), "greet", "few")
+    judged = aliases.check_alias_move
+
+    def and_somebody_else_moves_it(*arguments: Any, **options: Any) -> Any:
+        names.set_alias(layout, "greet", "prod", 2, actor="eve")
+        return judged(*arguments, **options)
+
+    monkeypatch.setattr(aliases, "check_alias_move", and_somebody_else_moves_it)
+    with pytest.raises(GateRefused, match="was moved while the policy was held against version 1"):
+        move_alias(layout, "greet@1", "prod")
+    assert names.resolve(layout, "greet@prod").version == 2
+    assert [(move.kind, move.actor) for move in names.history(layout, "greet")][-2:] == [
+        ("alias", "eve"),
+        ("refuse", names.current_user()),
+    ]
 
 
 def test_a_gate_of_a_run_alone_cannot_say_what_is_asked_of_a_version(layout: Layout, make_run: MakeRun) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from workbench.errors import NotFoundError
+from workbench.errors import GateRefused, NotFoundError
 from workbench.registry import names
 from workbench.registry.approvals import approvals, counted
 from workbench.registry.artifact import Artifact
@@ -44,20 +44,19 @@ def move_alias(
     names.check_alias(alias)
     found = names.resolve(layout, reference)
     policy = policy or alias_policy(layout, alias)
-    if policy is not None:
-        result = check_alias_move(layout, found, alias, policy, now=at)
-        if not result.passed:
-            detail = {
-                "run_id": result.run_id,
-                "variant": result.variant,
-                "version": found.version,
-                "policy_digest": policy.digest,
-                "reasons": result.reasons,
-            }
-            names.record_refusal(layout, found.name, alias, detail, actor=actor, at=at)
-            result.raise_if_refused()
-    held = None if policy is None else {"policy_digest": policy.digest}
-    return names.set_alias(layout, found.name, alias, found.version, actor=actor, at=at, detail=held)
+    # What is decided holds for where the alias points now: whoever moves it meanwhile is not undone.
+    was = names.alias_version(layout, found.name, alias)
+    if policy is None:
+        return names.set_alias(layout, found.name, alias, found.version, actor=actor, at=at)
+    result = check_alias_move(layout, found, alias, policy, now=at)
+    held = {"policy_digest": policy.digest}
+    try:
+        result.raise_if_refused()
+        return names.set_alias(layout, found.name, alias, found.version, actor=actor, at=at, detail=held, was=was)
+    except GateRefused as error:
+        about = {"run_id": result.run_id, "variant": result.variant, "version": found.version, **held}
+        names.record_refusal(layout, found.name, alias, {**about, "reasons": error.reasons}, actor=actor, at=at)
+        raise
 
 
 def check_alias_move(

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import EllipsisType
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from workbench.errors import NotFoundError, UsageError
+from workbench.errors import GateRefused, NotFoundError, UsageError
 from workbench.state import audit
 from workbench.state.db import Alias, ArtifactVersion, Audit, reading, timestamp, writing
 from workbench.workspace import Layout
@@ -116,18 +117,27 @@ def set_alias(
     actor: str | None = None,
     at: datetime | None = None,
     detail: Mapping[str, Any] | None = None,
+    was: int | EllipsisType | None = ...,
 ) -> NamedVersion:
     """Point an alias at a version, whatever its policy says; `aliases.move_alias` asks that first.
 
     Where it points there already, nothing is recorded.
 
+    Args:
+        was: the version that it must point at until then, None for nowhere; by default any.
+
     Raises:
         NotFoundError: the name has no such version.
         UsageError: the alias is malformed.
+        GateRefused: it does not point at `was`.
     """
     check_alias(alias)
     with writing(layout.state_url) as session:
         _version(session, name, version)
+        if was is not ...:
+            row = session.get(Alias, (name, alias))
+            if (row.version if row else None) != was:
+                raise GateRefused([f"{name}@{alias} was moved while the policy was held against version {version}"])
         _move(session, "alias", name, alias, version, actor, detail, at)
         return _describe(session, _version(session, name, version))
 
@@ -165,6 +175,13 @@ def record_refusal(
     """Note that a gate refused a promotion to `name`."""
     with writing(layout.state_url) as session:
         _log(session, "refuse", name, alias, None, None, actor, detail, at)
+
+
+def alias_version(layout: Layout, name: str, alias: str) -> int | None:
+    """The version that an alias points at now; None where it points nowhere."""
+    with reading(layout.state_url) as session:
+        row = session.get(Alias, (name, alias))
+        return row.version if row else None
 
 
 def resolve(layout: Layout, reference: str) -> NamedVersion:
