@@ -8,7 +8,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,10 +106,9 @@ def serving(command: Sequence[str | Path]) -> Iterator[str]:
 
 def peak_memory() -> int:
     """The most bytes of memory that this process held at once."""
-    import resource
+    from workbench import surroundings
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return surroundings.peak_memory()
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -117,3 +118,16 @@ def _name_and_version(metadata: str) -> tuple[str, str]:
             if all(found.values()):
                 break
     return found["name"], found["version"]
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process held at once."""
+    import resource
+
+    # Not getrusage's on Linux, which begins with what the process had that started this one.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from workbench.finetune.examples import open_splits
 from workbench.finetune.recipe import FinetuneRecipe
 from workbench.models.engine import Quantization
 from workbench.models.store import find_model
+from workbench.surroundings import peak_memory
 from workbench.workspace import Layout
 
 RECORD = "training.json"
@@ -201,5 +200,4 @@ def peak_memory_mb(device: str) -> float:
         import torch
 
         return float(torch.cuda.max_memory_allocated()) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_memory() / 2**20

@@ -14,7 +14,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from workbench.errors import GateRefused, NotFoundError, UsageError
@@ -201,10 +201,13 @@ def resolve(layout: Layout, reference: str) -> NamedVersion:
         if selector.startswith("sha256:"):
             return _describe(session, _by_digest(session, name, selector))
         check_alias(selector)
-        alias = session.get(Alias, (name, selector))
-        if alias is None:
+        same = and_(Alias.name == ArtifactVersion.name, Alias.version == ArtifactVersion.version)
+        found = session.scalar(
+            select(ArtifactVersion).join(Alias, same).where(Alias.name == name, Alias.alias == selector)
+        )
+        if found is None:
             raise _no_alias(session, name, selector)
-        return _describe(session, _version(session, name, alias.version))
+        return _describe(session, found)
 
 
 def ls(layout: Layout, name: str | None = None) -> tuple[NamedVersion, ...]:

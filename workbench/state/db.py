@@ -7,8 +7,8 @@ it writes.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from workbench.errors import MissingExtraError, WorkspaceError
 from workbench.state.lock import locked
@@ -159,19 +159,10 @@ def open_state(url: str) -> Engine:
         engine = _engines[key] = _make_engine(url, path)
     there = _identity(path)
     if there is None or _looked_at.get(key) != there:
-        # Connections to a file that was there before.
-        engine.dispose()
         with _readable_errors(url):
             _upgrade(engine, path)
         _looked_at[key] = _identity(path)
     return engine
-
-
-@atexit.register
-def _close() -> None:
-    for (_, process), engine in _engines.items():
-        if process == os.getpid():
-            engine.dispose()
 
 
 # By process too: connections must not be shared with a child.
@@ -200,13 +191,14 @@ def _make_engine(url: str, path: Path | None) -> Engine:
                 f"the driver for {make_url(url).drivername} is not installed",
                 hint="Run: pip install 'llmops-workbench[postgres]', and write postgresql+psycopg://…",
             ) from None
-    # A file's connections are kept for the next session: opening one takes as long as a question.
-    engine = create_engine(url) if path else create_engine(url, poolclass=StaticPool)
+    # Closed after each session, a file's last connection leaves nothing beside the file, which may then be copied.
+    engine = create_engine(url, poolclass=NullPool if path else StaticPool)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
 
 
+@functools.cache
 def is_sqlite(url: str) -> bool:
     """Whether an SQLAlchemy URL is one of SQLite.
 
@@ -225,6 +217,7 @@ def is_sqlite(url: str) -> bool:
 _URLS = "Write sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE, or leave it out."
 
 
+@functools.cache
 def database_path(url: str) -> Path | None:
     """The file of an SQLite URL; None for a database in memory or on a server.
 
