@@ -73,7 +73,10 @@ class TrainerParts:
         return str(staging(Path(self.args.output_dir), self.state.global_step))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # The adapter alone: the base is found by its name, and nothing is pickled.
+        # The adapter alone: the base is found by its name, and nothing is pickled. Of weights that are dealt out the
+        # main process has all, and the others, which may be asked to save too, none.
+        if not processes.is_main():
+            return
         self.model.save_pretrained(
             output_dir or self.args.output_dir, state_dict=state_dict, save_embedding_layers=False
         )
