@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.apps import CHROMIUM, FLAGS, marimo_app
+from tests.browser.apps import marimo_app
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -29,18 +28,6 @@ def folder(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "workbench.toml", tmp_path)
     thin_out(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    if not CHROMIUM.exists():
-        pytest.skip("/usr/bin/chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser.new_page(viewport={"width": 1280, "height": 1400})
-        browser.close()
 
 
 def thin_out(folder: Path) -> None:

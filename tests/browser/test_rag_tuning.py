@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.apps import CHROMIUM, FLAGS, marimo_app
+from tests.browser.apps import marimo_app
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -34,18 +33,6 @@ def folder(tmp_path: Path) -> Path:
     kept = [row for row in rows if {entry["document"] for entry in row["evidence"]} <= set(TOPICS)]
     data.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     return tmp_path
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    if not CHROMIUM.exists():
-        pytest.skip("/usr/bin/chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser.new_page(viewport={"width": 1280, "height": 1400})
-        browser.close()
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def sign(layout: Layout, subject: str, text: str, *, spaces: bool = False) -> st
     if not spaces:
         return store.add_manifest(manifest).digest
     data = json.dumps(manifest, indent=3).encode()
-    store.add_received(data)
+    store.add_manifest_bytes(data)
     return digest_bytes(data)
 
 

@@ -46,9 +46,13 @@ class Alternative:
     settings: Mapping[str, Any]
     memory: MemoryEstimate
 
+    @property
+    def named(self) -> str:
+        """The settings as a recipe writes them."""
+        return ", ".join(f"{name}: {str(value).lower()}" for name, value in self.settings.items())
+
     def __str__(self) -> str:
-        named = ", ".join(f"{name}: {str(value).lower()}" for name, value in self.settings.items())
-        return f"{named} ({self.memory.training:,.0f} MB)"
+        return f"{self.named} ({self.memory.training:,.0f} MB)"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,11 @@ class FinetunePlan:
             return "It would fit with " + "; or ".join(map(str, self.alternatives)) + "."
         return "Nothing here would make it fit: use a smaller model, lower max_length, or close other programs."
 
+    @property
+    def verdict(self) -> str:
+        """Whether it fits, and what would where it does not."""
+        return f"{self.sentence}." if self.fits else f"{self.sentence}. {self.way_out}"
+
     def require_fit(self) -> None:
         """Refuse what does not fit.
 
@@ -186,11 +195,10 @@ class FinetunePlan:
 
     def __str__(self) -> str:
         lines = [f"{name:<9} {text}" for name, text in self._lines()]
-        return "\n".join([*lines, "", f"{self.sentence}." + ("" if self.fits else f" {self.way_out}")])
+        return "\n".join([*lines, "", self.verdict])
 
     def _repr_html_(self) -> str:
-        said = f"{self.sentence}." + ("" if self.fits else f" {self.way_out}")
-        return callout(said, "ok" if self.fits else "bad") + table(["", self.name], self._lines())
+        return callout(self.verdict, "ok" if self.fits else "bad") + table(["", self.name], self._lines())
 
 
 def plan(

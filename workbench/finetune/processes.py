@@ -18,11 +18,6 @@ def is_main(environment: Mapping[str, str] = os.environ) -> bool:
     return int(environment.get("RANK", "0")) == 0
 
 
-def local(environment: Mapping[str, str] = os.environ) -> int:
-    """Which of the processes of this machine this is."""
-    return int(environment.get("LOCAL_RANK", "0"))
-
-
 def is_sharded(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether each process keeps only a part of the weights (FSDP)."""
     return environment.get("ACCELERATE_USE_FSDP", "").lower() == "true"

@@ -67,7 +67,7 @@ def collect_garbage(
     with writing(layout.state_url) as session, store.index_lock():
         versions = set(session.scalars(select(ArtifactVersion.digest)))
         listed = [entry.digest for entry in store.manifests()]
-        needed = _needed(store, versions, listed)
+        needed = _needed(store, versions)
         young = (now if now is not None else time.time()) - grace_s
         blobs: dict[str, int] = {}
         kept = spared = 0
@@ -88,18 +88,9 @@ def collect_garbage(
     return Collected(manifests, blobs, kept, spared)
 
 
-def _needed(store: OciLayout, versions: set[str], listed: list[str]) -> set[str]:
+def _needed(store: OciLayout, versions: set[str]) -> set[str]:
     needed: set[str] = set()
-    subjects: dict[str, list[str]] = {}
-    for digest in listed:
-        try:
-            manifest = _manifest(store, digest)
-        except IntegrityError:
-            if digest in versions:
-                raise
-            continue
-        if isinstance(subject := manifest.get("subject"), dict):
-            subjects.setdefault(str(subject.get("digest")), []).append(digest)
+    subjects = store.referrers()
     waiting = list(versions)
     while waiting:
         digest = waiting.pop()
@@ -108,7 +99,7 @@ def _needed(store: OciLayout, versions: set[str], listed: list[str]) -> set[str]
         needed.add(digest)
         manifest = _manifest(store, digest)
         needed |= {part["digest"] for part in (manifest["config"], *manifest["layers"])}
-        waiting += subjects.get(digest, [])
+        waiting += subjects.get(digest, {})
     return needed
 
 

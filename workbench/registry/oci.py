@@ -69,6 +69,12 @@ class Descriptor:
         return descriptor
 
 
+def subject_of(manifest: Any) -> str | None:
+    """The digest of what a manifest refers to; None where it refers to nothing."""
+    subject = manifest.get("subject") if isinstance(manifest, dict) else None
+    return str(subject["digest"]) if isinstance(subject, dict) and "digest" in subject else None
+
+
 class OciLayout:
     """An OCI image layout at `path`. The folder is made by the first write."""
 
@@ -125,8 +131,12 @@ class OciLayout:
 
     def add_manifest(self, manifest: Mapping[str, Any]) -> Descriptor:
         """Store a manifest and list it in `index.json`. Its blobs must have been stored before."""
-        stored = self.put_blob(canonical_json(manifest), MANIFEST_TYPE)
-        entry = Descriptor(MANIFEST_TYPE, stored.digest, stored.size, artifact_type=manifest.get("artifactType"))
+        return self.add_manifest_bytes(canonical_json(manifest))
+
+    def add_manifest_bytes(self, data: bytes) -> Descriptor:
+        """As `add_manifest`, byte for byte, for what others have written."""
+        stored, kind = self.put_blob(data, MANIFEST_TYPE), json.loads(data).get("artifactType")
+        entry = Descriptor(MANIFEST_TYPE, stored.digest, stored.size, artifact_type=kind)
         with self.index_lock():
             entries = {listed.digest: listed for listed in self.manifests()}
             if entries.get(entry.digest) != entry:
@@ -148,6 +158,16 @@ class OciLayout:
             return ()
         except (ValueError, KeyError, TypeError):
             raise IntegrityError(f"{path} is malformed", hint="Restore it from a copy.") from None
+
+    def referrers(self) -> dict[str, dict[str, bytes]]:
+        """Listed manifests that refer to another, by its digest and their own. Those that are damaged are left out."""
+        found: dict[str, dict[str, bytes]] = {}
+        for entry in self.manifests():
+            with contextlib.suppress(IntegrityError, ValueError):
+                data = self.read_blob(entry.digest, title="manifest")
+                if (subject := subject_of(json.loads(data))) is not None:
+                    found.setdefault(subject, {})[entry.digest] = data
+        return found
 
     def forget_manifests(self, digests: Iterable[str]) -> None:
         """Take manifests out of `index.json`. The caller holds `index_lock`."""

@@ -20,7 +20,7 @@ from workbench.files import atomic_file, digest_bytes, digest_file
 from workbench.progress import Progress, progress
 from workbench.registry import build, names
 from workbench.registry.artifact import REQUIRED, Artifact
-from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout
+from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout, subject_of
 from workbench.registry.remote_client import Repository
 from workbench.registry.remote_reference import Reference
 from workbench.workspace import Layout
@@ -90,12 +90,13 @@ def push(
     """
     reference = Reference.parse_target(target)
     found = Artifact.open(layout, artifact)
-    found.verify()
+    whole = {check.digest for check in found.verify()}
     store = found.store
     manifests = _manifests_here(store, found.digest)
     blobs = _blobs(json.loads(manifest) for manifest in manifests.values())
     for blob in blobs.values():
-        store.read_blob(blob.digest, title=blob.title)
+        if blob.digest not in whole:
+            store.read_blob(blob.digest, title=blob.title)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(_Bar(f"Pushing {found.name}@{found.version}, kB", show_progress))
         there = stack.enter_context(Repository(reference, insecure=insecure, sleep=sleep, moved=bar.add))
@@ -108,7 +109,7 @@ def push(
             if there.manifest_digest(digest) != digest:
                 there.put_manifest(data, MANIFEST_TYPE, digest)
                 written += 1
-        for subject, entries in _by_subject(manifests).items():
+        for subject, entries in _bysubject_of(manifests).items():
             written += there.list_referrers(subject, entries)
         if there.manifest_digest(reference.tag) != found.digest:
             there.put_manifest(manifests[found.digest], MANIFEST_TYPE, reference.tag)
@@ -169,7 +170,7 @@ def pull(
         for blob in missing:
             there.download(blob, lambda pieces, blob=blob: store.receive(blob, pieces, reference))  # type: ignore[misc]
     for manifest in manifests.values():
-        store.add_received(manifest)
+        store.add_manifest_bytes(manifest)
     version = _register(layout, store, name, digest, reference, actor)
     return Moved(
         Artifact.open(layout, f"{name}@{version}"),
@@ -212,17 +213,6 @@ class _Receiver(OciLayout):
                     hint="The registry is damaged or was tampered with; nothing was registered here.",
                 )
 
-    def add_received(self, data: bytes) -> None:
-        """Store a manifest as it is, byte for byte, and list it. Its blobs must have been stored before."""
-        stored = self.put_blob(data, MANIFEST_TYPE)
-        entry = Descriptor(
-            MANIFEST_TYPE, stored.digest, stored.size, artifact_type=json.loads(data).get("artifactType")
-        )
-        with self.index_lock():
-            entries = {listed.digest: listed for listed in self.manifests()}
-            if entries.get(entry.digest) != entry:
-                self._write_index({**entries, entry.digest: entry})
-
 
 class _Bar:
     """A progress bar over bytes that shows itself once the work has taken a second."""
@@ -256,12 +246,7 @@ class _Bar:
 
 def _manifests_here(store: OciLayout, artifact: str) -> dict[str, bytes]:
     """The artifact's manifest, then those that refer to it, to one of these, and so on; bytes by digest."""
-    subjects: dict[str, dict[str, bytes]] = {}
-    for entry in store.manifests():
-        with contextlib.suppress(IntegrityError, ValueError):
-            data = store.read_blob(entry.digest)
-            if subject := _subject(json.loads(data)):
-                subjects.setdefault(subject, {})[entry.digest] = data
+    subjects = store.referrers()
     found = {artifact: store.read_blob(artifact, title="manifest")}
     waiting = [artifact]
     while waiting:
@@ -282,7 +267,7 @@ def _manifests_there(there: Repository, artifact: str) -> dict[str, bytes]:
             if entry.digest in found or entry.digest == artifact or entry.media_type != MANIFEST_TYPE:
                 continue
             data = there.manifest(entry.digest)
-            if data is None or _subject(_parsed(data, there.reference)) != subject:
+            if data is None or subject_of(_parsed(data, there.reference)) != subject:
                 raise IntegrityError(
                     f"{there.reference.where} lists {entry.digest} as referring to {subject}, which it does not",
                     hint="The registry is damaged or was tampered with; nothing was registered here.",
@@ -292,21 +277,16 @@ def _manifests_there(there: Repository, artifact: str) -> dict[str, bytes]:
     return found
 
 
-def _by_subject(manifests: Mapping[str, bytes]) -> dict[str, list[Descriptor]]:
+def _bysubject_of(manifests: Mapping[str, bytes]) -> dict[str, list[Descriptor]]:
     """Descriptors of manifests by what they refer to, as a referrers list has them (distribution-spec 1.1)."""
     found: dict[str, list[Descriptor]] = {}
     for digest, data in manifests.items():
         manifest = json.loads(data)
-        if subject := _subject(manifest):
+        if subject := subject_of(manifest):
             kind = manifest.get("artifactType") or manifest["config"]["mediaType"]
             entry = Descriptor(MANIFEST_TYPE, digest, len(data), manifest.get("annotations") or {}, kind)
             found.setdefault(subject, []).append(entry)
     return {subject: entries for subject, entries in found.items() if subject in manifests}
-
-
-def _subject(manifest: Any) -> str | None:
-    subject = manifest.get("subject") if isinstance(manifest, dict) else None
-    return str(subject["digest"]) if isinstance(subject, dict) and "digest" in subject else None
 
 
 def _blobs(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Descriptor]:

@@ -137,14 +137,9 @@ def _refer(store: OciLayout, artifact: Artifact, kind: str, layer: Descriptor) -
 
 
 def _referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
-    for entry in artifact.store.manifests():
-        if entry.artifact_type != kind:
-            continue
-        try:
-            manifest = json.loads(artifact.store.read_blob(entry.digest, title="referrer"))
-        except IntegrityError:
-            continue
-        if manifest.get("subject", {}).get("digest") == artifact.digest:
+    for data in artifact.store.referrers().get(artifact.digest, {}).values():
+        manifest = json.loads(data)
+        if manifest.get("artifactType") == kind:
             yield manifest
 
 

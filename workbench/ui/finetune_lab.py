@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from workbench.errors import NotFoundError, UsageError, WorkbenchError
 from workbench.experiments.starting_point import starting_point
 from workbench.finetune.recipe_files import list_recipes
-from workbench.ui.lab import from_arguments
+from workbench.ui.lab import from_arguments, with_shots
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -195,10 +195,7 @@ def _baseline_prompt(workspace: Workspace, recipe: FinetuneRecipe, choices: Fine
     if name != _examples(choices):
         return workspace.prompt(name)
     train = workspace.dataset(recipe.dataset).split(recipe.train)
-    shots = min(choices.shots, len(train))
-    if not shots:
-        return recipe.prompt
-    return recipe.prompt.with_examples(train.sample(shots, seed=_SHOTS_SEED, stratify=True).rows())
+    return with_shots(recipe.prompt, train, choices.shots, _SHOTS_SEED)
 
 
 def _scorers(workspace: Workspace, recipe: FinetuneRecipe, preferred: str) -> list[str]:

@@ -120,9 +120,7 @@ def memory_chart(plan: FinetunePlan, *, width: int | str = 340) -> Any:
     Returns: an Altair chart.
     """
     bars = [("training", plan.memory, False), ("loading the weights", plan.memory, True)]
-    for found in plan.alternatives:
-        named = ", ".join(f"{name}: {str(value).lower()}" for name, value in found.settings.items())
-        bars.append((f"with {named}", found.memory, False))
+    bars += [(f"with {found.named}", found.memory, False) for found in plan.alternatives]
     rows = [
         {"bar": name, "part": part, "mb": round(mb, 1), "place": _PARTS.index(part)}
         for name, memory, loading in bars
@@ -199,5 +197,4 @@ def verdict(what: FinetunePlan | TrainResult) -> Html:
 
     if not isinstance(what, FinetunePlan):
         return Html(callout(f"{what}.", "ok"))
-    way_out = "" if what.fits else f" {what.way_out}"
-    return Html(callout(f"{what.sentence}.{way_out}", "ok" if what.fits else "bad"))
+    return Html(callout(what.verdict, "ok" if what.fits else "bad"))

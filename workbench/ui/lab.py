@@ -16,6 +16,7 @@ from workbench.surroundings import runs_as_script
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
+    from workbench.data.dataset import Dataset
     from workbench.experiments.comparison import Comparison
     from workbench.experiments.experiment import Experiment
 
@@ -129,9 +130,13 @@ def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
 
 
 def _with_shots(workspace: Workspace, choices: Choices, prompt: Prompt) -> Prompt:
-    train = workspace.dataset(choices.dataset).split("train")
-    shots = min(choices.shots, len(train))
-    return prompt.with_examples(train.sample(shots, seed=choices.seed, stratify=True).rows()) if shots else prompt
+    return with_shots(prompt, workspace.dataset(choices.dataset).split("train"), choices.shots, choices.seed)
+
+
+def with_shots(prompt: Prompt, train: Dataset, shots: int, seed: int) -> Prompt:
+    """The prompt with examples of the train split, in turn from each target; with all of them where there are fewer."""
+    shots = min(shots, len(train))
+    return prompt.with_examples(train.sample(shots, seed=seed, stratify=True).rows()) if shots else prompt
 
 
 def build_experiment(workspace: Workspace, choices: Choices, text_a: str, text_b: str) -> Experiment:
