@@ -1,4 +1,7 @@
-"""The registry: resolving an alias, listing 10,000 versions, and verifying a large artifact against `sha256sum`.
+"""The registry: promoting, rolling back, resolving an alias, listing versions, and verifying against `sha256sum`.
+
+Promoting is measured with the gate's comparison, which is then timed alone and taken off; each promotion is the first of
+a new workspace.
 
 Verifying is what loading does: every byte of the manifest and of all layers is read and hashed. The peer hashes the same
 files, which both find in the system's cache.
@@ -11,12 +14,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from benchmarks import harness
+from benchmarks import harness, results
 from benchmarks.harness import Part
 
-RESOLVE_GOAL_MS, LIST_GOAL_S, VERIFY_GOAL = 1.0, 0.3, 0.7
+RESOLVE_GOAL_MS, LIST_GOAL_S, VERIFY_GOAL, PROMOTE_GOAL_S, ROLLBACK_GOAL_S = 1.0, 0.3, 0.7, 1.0, 1.0
 NAME = "large"
 
 
@@ -59,6 +63,39 @@ def make_artifact(folder: Path, megabytes: int) -> list[Path]:
     }
     names.register(layout, "artifact", store.add_manifest(manifest).digest)
     return [store.blob_path(layer.digest) for layer in layers]
+
+
+def promoting(folder: Path, rows: int, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds that a promotion of a run of two variants takes beside the gate, and that a rollback takes.
+
+    Raises:
+        BenchmarkError: a rollback left the alias where it was.
+    """
+    from workbench.experiments.run import Run
+    from workbench.registry import names
+    from workbench.registry.gate import judge
+    from workbench.registry.policy import DecisionPolicy, Policy
+    from workbench.registry.promote import promote
+    from workbench.workspace import Layout
+
+    policy = Policy(decision=DecisionPolicy(minimum="none"))
+    took, back = [], []
+    for repeat in range(repeats + 1):
+        place = folder / f"promote-{repeat}"
+        place.mkdir()
+        (place / "workbench.toml").write_text("format_version = 1\n")
+        layout = Layout.find(place)
+        results.write_run(layout.runs / "drawn", rows)
+        run = Run(layout.runs / "drawn")
+        run.calls()
+        gate = harness.seconds(lambda run=run: judge(run, policy, "other"))  # type: ignore[misc]
+        promotion = partial(promote, layout, run, NAME, policy=policy, alias="prod")
+        took.append(harness.seconds(lambda p=promotion: p("other")) - gate)  # type: ignore[misc]
+        promotion("base")
+        back.append(harness.seconds(partial(names.rollback, layout, NAME, "prod")))
+        if names.resolve(layout, f"{NAME}@prod").version != 1:
+            raise harness.BenchmarkError("the alias was not rolled back")
+    return took[1:], back[1:]
 
 
 def resolving(folder: Path, repeats: int) -> list[float]:
@@ -110,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--versions", type=int, default=10_000, help="versions of one name")
     parser.add_argument("--megabytes", type=int, default=256, help="of the artifact that is verified")
-    parser.add_argument("--repeats", type=int, default=5, help="of listing and verifying")
+    parser.add_argument("--rows", type=int, default=1_000, help="of the run that is promoted; it has two variants")
+    parser.add_argument("--repeats", type=int, default=5, help="of all but resolving")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -118,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files = make_artifact(folder, options.megabytes)
         resolved = resolving(folder, 200)
         listed = listing(folder, options.repeats, options.versions)
+        promoted, rolled_back = promoting(folder, options.rows, options.repeats)
         ours, peer = verifying(folder, files, options.repeats)
     middle = statistics.median
     ratio = middle(ours) / middle(peer)
@@ -125,11 +164,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Part(name="verify", ours=middle(ours), peer=middle(peer), ratio=ratio, unit="MiB/s"),
         Part(name="resolve an alias, median", ours=middle(resolved), unit="ms"),
         Part(name=f"list {options.versions:,} versions", ours=middle(listed), unit="s"),
+        Part(name=f"promote {2 * options.rows:,} calls, without the gate", ours=middle(promoted), unit="s"),
+        Part(name="roll back", ours=middle(rolled_back), unit="s"),
     ]
     goals = (
         (f"at least {VERIFY_GOAL:g} of sha256sum", ratio >= VERIFY_GOAL),
         (f"at most {RESOLVE_GOAL_MS:g} ms", middle(resolved) <= RESOLVE_GOAL_MS),
         (f"at most {LIST_GOAL_S:g} s", middle(listed) <= LIST_GOAL_S),
+        (f"at most {PROMOTE_GOAL_S:g} s", middle(promoted) <= PROMOTE_GOAL_S),
+        (f"under {ROLLBACK_GOAL_S:g} s", middle(rolled_back) < ROLLBACK_GOAL_S),
     )
     parts = [part | Part(goal=goal, met=met) for part, (goal, met) in zip(parts, goals, strict=True)]
     harness.report(
@@ -143,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts=parts,
         json_output=options.json,
         packages=["llmops-workbench", "sqlalchemy"],
-        runs={"ours, MiB/s": ours, "peer, MiB/s": peer, "listed, s": listed},
+        runs={"ours, MiB/s": ours, "peer, MiB/s": peer, "listed, s": listed, "promoted, s": promoted},
         notes=[f"{options.megabytes} MiB in four layers, in the system's cache; SQLite"],
     )
 

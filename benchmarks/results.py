@@ -39,10 +39,14 @@ def write_run(folder: Path, rows: int) -> None:
     from workbench.experiments.records import Call, RunManifest, Score, schema_of
     from workbench.experiments.run import Run
     from workbench.experiments.scorers.base import Scorer
+    from workbench.models.engine import ModelInfo
+    from workbench.pipeline.pipeline import Pipeline
+    from workbench.pipeline.prompt import Prompt
 
     chosen: list[Scorer] = [scorers.exact(), scorers.token_f1(), scorers.latency()]
-    digests = {name: "sha256:" + str(place) * 64 for place, name in enumerate(VARIANTS, 1)}
-    model = {"name": "drawn", "digest": "sha256:" + "0" * 64}
+    pipelines = {name: Pipeline(model="drawn", prompt=Prompt.from_text(f"{name}: {{{{ text }}}}")) for name in VARIANTS}
+    digests = {name: pipeline.digest for name, pipeline in pipelines.items()}
+    model = ModelInfo("drawn", "sha256:" + "0" * 64, "drawn", "cpu", "none", "none").to_dict()
     manifest = RunManifest(
         run_id=folder.name,
         experiment="benchmark",
@@ -52,7 +56,7 @@ def write_run(folder: Path, rows: int) -> None:
         split="test",
         rows=rows,
         repeats=1,
-        variants={name: {} for name in VARIANTS},
+        variants={name: pipeline.model_dump(mode="json") for name, pipeline in pipelines.items()},
         pipeline_digests=digests,
         scorers=[
             {

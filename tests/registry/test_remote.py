@@ -93,7 +93,7 @@ def sign(layout: Layout, subject: str, text: str, *, spaces: bool = False) -> st
 
 
 def referring(layout: Layout, digest: str) -> set[str]:
-    return set(remote._manifests_here(OciLayout(layout.blobs), digest)) - {digest}
+    return set(OciLayout(layout.blobs).with_referrers(digest)) - {digest}
 
 
 def test_push_and_pull_move_every_byte(

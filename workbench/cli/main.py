@@ -22,6 +22,7 @@ from workbench.cli.model import model_app
 from workbench.cli.notebooks import notebooks_app
 from workbench.cli.prompt import prompt_app
 from workbench.cli.registry import artifact_app, gate_command, gc_command, promote_command
+from workbench.cli.serve import serve_command
 from workbench.errors import GateRefused, WorkbenchError, WorkbenchWarning
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ app.command("promote")(promote_command)
 app.add_typer(artifact_app, name="artifact")
 app.add_typer(audit_app, name="audit")
 app.command("gc")(gc_command)
+app.command("serve")(serve_command)
 app.add_typer(index_app, name="index")
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(notebooks_app, name="notebooks")

@@ -79,7 +79,7 @@ class AdapterSwitch:
             return
         check_base(adapter, self._info)
         files = adapter.files()
-        peft = require("peft", extra="finetune")
+        peft = require("peft", extra="adapters")
         import safetensors.torch
 
         settings = json.loads(files[CONFIG])

@@ -25,6 +25,7 @@ TITLE = "org.opencontainers.image.title"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _CHUNK = 1 << 20
+_LOCK = ".index.lock"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,16 @@ def subject_of(manifest: Any) -> str | None:
     """The digest of what a manifest refers to; None where it refers to nothing."""
     subject = manifest.get("subject") if isinstance(manifest, dict) else None
     return str(subject["digest"]) if isinstance(subject, dict) and "digest" in subject else None
+
+
+def blobs_of(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Descriptor]:
+    """Configurations and layers of manifests by digest, in their order."""
+    found: dict[str, Descriptor] = {}
+    for manifest in manifests:
+        for part in (manifest.get("config"), *(manifest.get("layers") or ())):
+            blob = Descriptor.from_json(part)
+            found.setdefault(blob.digest, blob)
+    return found
 
 
 class OciLayout:
@@ -169,6 +180,21 @@ class OciLayout:
                     found.setdefault(subject, {})[entry.digest] = data
         return found
 
+    def with_referrers(self, digest: str) -> dict[str, bytes]:
+        """A manifest, then those that refer to it, to one of these, and so on; bytes by digest.
+
+        Raises:
+            IntegrityError: the manifest is missing or damaged.
+        """
+        subjects = self.referrers()
+        found = {digest: self.read_blob(digest, title="manifest")}
+        waiting = [digest]
+        while waiting:
+            new = {other: data for other, data in subjects.get(waiting.pop(0), {}).items() if other not in found}
+            found |= new
+            waiting += new
+        return found
+
     def forget_manifests(self, digests: Iterable[str]) -> None:
         """Take manifests out of `index.json`. The caller holds `index_lock`."""
         gone = set(digests)
@@ -177,7 +203,11 @@ class OciLayout:
 
     def index_lock(self) -> contextlib.AbstractContextManager[None]:
         """Held while `index.json` is read and written."""
-        return locked(self.path / ".index.lock")
+        return locked(self.path / _LOCK)
+
+    def forget_lock(self) -> None:
+        """Remove the lock's file from a layout that nobody writes to any more."""
+        (self.path / _LOCK).unlink(missing_ok=True)
 
     def _begin(self) -> None:
         marker = self.path / "oci-layout"

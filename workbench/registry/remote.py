@@ -20,7 +20,7 @@ from workbench.files import atomic_file, digest_bytes, digest_file
 from workbench.progress import Progress, progress
 from workbench.registry import build, names
 from workbench.registry.artifact import REQUIRED, Artifact
-from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout, subject_of
+from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout, blobs_of, subject_of
 from workbench.registry.remote_client import Repository
 from workbench.registry.remote_reference import Reference
 from workbench.workspace import Layout
@@ -92,8 +92,8 @@ def push(
     found = Artifact.open(layout, artifact)
     whole = {check.digest for check in found.verify()}
     store = found.store
-    manifests = _manifests_here(store, found.digest)
-    blobs = _blobs(json.loads(manifest) for manifest in manifests.values())
+    manifests = store.with_referrers(found.digest)
+    blobs = blobs_of(json.loads(manifest) for manifest in manifests.values())
     for blob in blobs.values():
         if blob.digest not in whole:
             store.read_blob(blob.digest, title=blob.title)
@@ -164,7 +164,7 @@ def pull(
         digest = digest_bytes(data)
         _check_is_artifact(_parsed(data, reference), reference)
         manifests = {digest: data} | _manifests_there(there, digest)
-        blobs = _blobs(_parsed(manifest, reference) for manifest in manifests.values())
+        blobs = blobs_of(_parsed(manifest, reference) for manifest in manifests.values())
         missing = [blob for blob in blobs.values() if not store.has(blob.digest)]
         bar.total = sum(blob.size for blob in missing)
         for blob in missing:
@@ -244,18 +244,6 @@ class _Bar:
             self._bar.update(self._shown // 1000)
 
 
-def _manifests_here(store: OciLayout, artifact: str) -> dict[str, bytes]:
-    """The artifact's manifest, then those that refer to it, to one of these, and so on; bytes by digest."""
-    subjects = store.referrers()
-    found = {artifact: store.read_blob(artifact, title="manifest")}
-    waiting = [artifact]
-    while waiting:
-        new = {digest: data for digest, data in subjects.get(waiting.pop(0), {}).items() if digest not in found}
-        found |= new
-        waiting += new
-    return found
-
-
 def _manifests_there(there: Repository, artifact: str) -> dict[str, bytes]:
     """Those that refer to the artifact in the registry, to one of these, and so on; bytes by digest."""
     found: dict[str, bytes] = {}
@@ -289,16 +277,6 @@ def _bysubject_of(manifests: Mapping[str, bytes]) -> dict[str, list[Descriptor]]
     return {subject: entries for subject, entries in found.items() if subject in manifests}
 
 
-def _blobs(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Descriptor]:
-    """Configurations and layers by digest, in their order."""
-    found: dict[str, Descriptor] = {}
-    for manifest in manifests:
-        for part in (manifest.get("config"), *(manifest.get("layers") or ())):
-            blob = Descriptor.from_json(part)
-            found.setdefault(blob.digest, blob)
-    return found
-
-
 def _parsed(data: bytes, reference: Reference) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
@@ -312,7 +290,7 @@ def _parsed(data: bytes, reference: Reference) -> dict[str, Any]:
 def _check_is_artifact(manifest: Mapping[str, Any], reference: Reference) -> None:
     kind = manifest.get("artifactType")
     sound = kind == build.ARTIFACT_TYPE and isinstance(manifest.get("layers"), list)
-    titles = [blob.title for blob in _blobs([manifest]).values()] if sound else []
+    titles = [blob.title for blob in blobs_of([manifest]).values()] if sound else []
     if not set(REQUIRED) <= {str(title) for title in titles}:
         what = kind or manifest.get("mediaType") or "something else"
         raise IntegrityError(
