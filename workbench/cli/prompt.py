@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,11 +14,21 @@ from workbench.errors import UsageError
 from workbench.files import short
 from workbench.workspace import Layout
 
+if TYPE_CHECKING:
+    from workbench.registry.prompt_import import Taken
+
 prompt_app = typer.Typer(no_args_is_help=True, help="Prompts: save, list, compare and bring back versions.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.")]
 Reference = Annotated[str, typer.Argument(metavar="PROMPT", help="NAME, NAME@3, or a file.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="DIR [NAME]...", help="The folder (none with --mlflow); all names if none."),
+]
+Mlflow = Annotated[
+    str | None, typer.Option("--mlflow", metavar="URI", help="An MLflow registry in place of the folder.")
+]
 
 
 @prompt_app.command("save")
@@ -137,3 +147,90 @@ def rollback(
         print_json({"name": name, "version": version})
     else:
         typer.echo(f"{name}@{version}, and prompts/{name}.md")
+
+
+@prompt_app.command("export")
+def export(words: Words = None, mlflow: Mlflow = None, as_json: Json = False) -> None:
+    """Write every saved version to a folder for git, or to MLflow's prompt registry."""
+    folder, names = _where(words, mlflow)
+    layout = Layout.find()
+    if mlflow is not None:
+        from workbench.registry.prompt_mlflow import export_to_mlflow
+
+        done = export_to_mlflow(layout, mlflow, names)
+        if as_json:
+            print_json(done.to_json())
+            return
+        for name, versions in done.prompts.items():
+            new = done.created[name]
+            typer.echo(f"{name}: {_count(len(new))} registered, {len(versions) - len(new)} there already")
+        _tell(done.notes)
+        return
+    from workbench.registry.prompt_files import export_prompts
+
+    exported = export_prompts(layout, folder, names)
+    if as_json:
+        print_json([one.to_json() for one in exported])
+        return
+    for one in exported:
+        typer.echo(f"{one.name}: {_count(one.versions)}, {len(one.written)} files written")
+
+
+@prompt_app.command("import")
+def import_(
+    words: Words = None,
+    mlflow: Mlflow = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Every version of the files (*.md) that was committed to git.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take over the versions in a folder, a git history or MLflow's prompt registry. The tag `tested` never comes along."""
+    folder, names = _where(words, mlflow)
+    layout = Layout.find()
+    if mlflow is not None:
+        if history:
+            raise UsageError("--history and --mlflow exclude one another", hint="Give one of them.")
+        from workbench.registry.prompt_mlflow import import_from_mlflow
+
+        report = import_from_mlflow(layout, mlflow, names)
+    elif history:
+        from workbench.registry.prompt_history import import_history
+
+        report = import_history(layout, folder, names)
+    else:
+        from workbench.registry.prompt_files import import_prompts
+
+        report = import_prompts(layout, folder, names)
+    if as_json:
+        print_json(report.to_json())
+        return
+    for taken in report.prompts:
+        typer.echo(_told(taken))
+    _tell(report.notes)
+
+
+def _where(words: list[str] | None, mlflow: str | None) -> tuple[Path, list[str]]:
+    """The folder and the names; with MLflow all words are names."""
+    given = words or []
+    if mlflow is not None:
+        return Path(), given
+    if not given:
+        raise UsageError("no folder given", hint="Name one, or an MLflow registry: --mlflow URI")
+    return Path(given[0]), given[1:]
+
+
+def _told(taken: Taken) -> str:
+    # They follow one another, since each is the next that was free.
+    ends = dict.fromkeys((*taken.added[:1], *taken.added[-1:]))
+    which = f" ({' to '.join(map(str, ends))})" if ends else ""
+    return f"{taken.name}: {_count(len(taken.added))} added{which}, {len(taken.found)} here already"
+
+
+def _count(versions: int) -> str:
+    return f"{versions} version{'' if versions == 1 else 's'}"
+
+
+def _tell(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}")

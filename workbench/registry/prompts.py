@@ -19,6 +19,8 @@ from workbench.workspace import Layout
 
 # What a version is called that a gate let pass.
 TESTED = "tested"
+# What the newest version is called, whichever that is.
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def find_prompt(layout: Layout, reference: str) -> Prompt:
     name, at, version = reference.partition("@")
     if at:
         versions = prompt_log(layout, name)
-        if version in ("", "latest"):
+        if version in ("", LATEST):
             return versions[0].prompt
         for saved in versions:
             if str(saved.version) == version or version in saved.tags:
@@ -145,14 +147,14 @@ def tag_prompt(
         UsageError: the tag is malformed, or `tested`, which only a gate that let the prompt pass puts.
     """
     check_alias(tag)
-    if tag in (TESTED, "latest"):
+    if tag in (TESTED, LATEST):
         raise UsageError(
             f"nobody puts the tag {tag!r} by hand", hint="`tested` is put when a variant with the prompt is promoted."
         )
     with writing(layout.state_url) as session:
         if session.get(PromptVersion, (name, version)) is None:
             raise NotFoundError(f"{name} has no version {version}", hint=f"See: workbench prompt log {name}")
-        _tag(session, name, version, tag, actor or current_user(), {}, at)
+        put_tag(session, name, version, tag, actor or current_user(), {}, at)
 
 
 def tag_tested(
@@ -161,7 +163,7 @@ def tag_tested(
     """Tag every kept version that is this very prompt as `tested`, since a gate let a variant with it pass."""
     with writing(layout.state_url) as session:
         for row in session.scalars(select(PromptVersion).filter_by(digest=prompt.digest)).all():
-            _tag(
+            put_tag(
                 session,
                 row.name,
                 row.version,
@@ -172,9 +174,10 @@ def tag_tested(
             )
 
 
-def _tag(
+def put_tag(
     session: Session, name: str, version: int, tag: str, actor: str, detail: dict[str, str], at: datetime | None
 ) -> None:
+    """Put a tag on a kept version, with a line of the audit, in the caller's writing transaction."""
     if session.get(PromptTag, (name, tag, version)) is not None:
         return
     session.add(PromptTag(name=name, tag=tag, version=version, at=timestamp(at)))
