@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workbench.errors import MissingExtraError, NotFoundError, UsageError
 
@@ -81,21 +82,29 @@ def check_notebook(path: Path) -> list[NotebookCheck]:
 
 
 def check_arguments(path: Path) -> list[str]:
-    """Arguments that a marimo notebook is checked with: `check` under `[tool.workbench]` in its script metadata (PEP 723).
+    """Arguments that a marimo notebook is checked with: `check` under `[tool.workbench]` in its script metadata.
 
     Raises:
         UsageError: the metadata is no TOML, or `check` is no list of text.
     """
-    found = _METADATA.search(path.read_text("utf-8"))
-    lines = found["content"].splitlines() if found else []
-    try:
-        metadata = tomllib.loads("\n".join(line[2:] for line in lines))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the script metadata of {path} is no TOML: {error}", hint="Mend its first lines.") from None
-    arguments = metadata.get("tool", {}).get("workbench", {}).get("check", [])
+    arguments = script_metadata(path).get("tool", {}).get("workbench", {}).get("check", [])
     if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
         raise UsageError(f"check in the script metadata of {path} is no list of text", hint='Write: ["--limit", "8"]')
     return arguments
+
+
+def script_metadata(path: Path) -> dict[str, Any]:
+    """What the comment at the top of a script says of it (inline script metadata, PEP 723); empty where there is none.
+
+    Raises:
+        UsageError: it is no TOML.
+    """
+    found = _METADATA.search(path.read_text("utf-8"))
+    lines = found["content"].splitlines() if found else []
+    try:
+        return tomllib.loads("\n".join(line[2:] for line in lines))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the script metadata of {path} is no TOML: {error}", hint="Mend its first lines.") from None
 
 
 def _need(module: str, extra: str) -> None:

@@ -137,6 +137,57 @@ def _openai() -> dict[str, str]:
     return {"base_url": os.environ.get("OPENAI_BASE_URL") or OPENAI_URL, "key_env": "OPENAI_API_KEY"}
 
 
+class OidcSettings(BaseModel):
+    """`[apps.oidc]`: a provider of OpenID Connect that people sign in with. Nothing in here is a secret.
+
+    Attributes:
+        issuer: its address, under which `/.well-known/openid-configuration` is.
+        client_secret_env: the name of the environment variable that holds the client's secret.
+        name_claim: what a person is called by: unique and lasting with that provider.
+        roles_claim: the claim that lists a person's groups; role_map: which role a group gives. Others give none.
+        tenants_claim: the claim that lists the tenants whose rows a person may see; None lets them see all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    issuer: str
+    client_id: str
+    client_secret_env: str
+    name_claim: str = "email"
+    roles_claim: str = "groups"
+    role_map: dict[str, str]
+    tenants_claim: str | None = None
+
+    @field_validator("issuer")
+    @classmethod
+    def _check_issuer(cls, url: str) -> str:
+        if not _is_address(url):
+            raise ValueError("must be an address such as https://login.example.org")
+        return url.rstrip("/")
+
+    @field_validator("client_secret_env")
+    @classmethod
+    def _check_secret(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.fullmatch(name):
+            raise ValueError("must be the name of an environment variable, never a secret itself")
+        return name
+
+
+class AppsSettings(BaseModel):
+    """`[apps]`: what `workbench apps` serves, and to whom.
+
+    Attributes:
+        roles: the role that an app takes, by its file's name without `.py`; the app's own metadata says it otherwise.
+        session_hours: after which a person signs in again.
+        max_sessions: most app pages open at once; one more is turned away.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    roles: dict[str, str] = {}
+    session_hours: float = Field(default=12.0, gt=0, allow_inf_nan=False)
+    max_sessions: int = Field(default=100, ge=1)
+    oidc: OidcSettings | None = None
+
+
 class Settings(BaseModel):
     """`workbench.toml`. Unknown keys are refused, so a typing mistake cannot pass as a default."""
 
@@ -150,6 +201,7 @@ class Settings(BaseModel):
     cache: CacheSettings = CacheSettings()
     servers: dict[str, ServerSettings] = {}
     roles: dict[str, tuple[str, ...]] = {}
+    apps: AppsSettings = AppsSettings()
 
     @field_validator("servers", mode="before")
     @classmethod

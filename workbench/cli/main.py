@@ -10,6 +10,7 @@ import typer
 
 import workbench
 import workbench.cli.artifact_remote
+from workbench.cli.apps import access_app, apps_command
 from workbench.cli.audit import audit_app
 from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
@@ -59,6 +60,8 @@ app.add_typer(artifact_app, name="artifact")
 app.add_typer(audit_app, name="audit")
 app.command("gc")(gc_command)
 app.command("serve")(serve_command)
+app.command("apps")(apps_command)
+app.add_typer(access_app, name="access")
 app.add_typer(index_app, name="index")
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(notebooks_app, name="notebooks")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
+from workbench import access
 from workbench.errors import GateRefused, NotFoundError
 from workbench.registry import names
 from workbench.registry.approvals import approvals, counted
@@ -37,10 +38,12 @@ def move_alias(
         policy: in place of the alias's own.
 
     Raises:
+        AccessDenied: who is signed in is no editor.
         GateRefused: with the reasons.
         NotFoundError: no such artifact.
         IntegrityError: the version's evidence is damaged, or from before runs were kept with it.
     """
+    access.require("editor", "move an alias")
     names.check_alias(alias)
     found = names.resolve(layout, reference)
     policy = policy or alias_policy(layout, alias)

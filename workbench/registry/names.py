@@ -6,7 +6,6 @@ events. Several processes may write at once: each gets its own version number.
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
+from workbench import access
 from workbench.errors import GateRefused, NotFoundError, UsageError
 from workbench.state import audit
 from workbench.state.db import Alias, ArtifactVersion, Audit, reading, timestamp, writing
@@ -148,8 +148,10 @@ def rollback(
     """Point an alias back at the version before the present one; again, at the one before that.
 
     Raises:
+        AccessDenied: who is signed in is no editor.
         NotFoundError: no such alias, or it never pointed anywhere else.
     """
+    access.require("editor", "roll back")
     with writing(layout.state_url) as session:
         if session.get(Alias, (name, alias)) is None:
             raise _no_alias(session, name, alias)
@@ -273,11 +275,8 @@ def check_alias(alias: str) -> None:
 
 
 def current_user() -> str:
-    """Who runs this process, for the record."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no name for this user id, as in some containers
-        return "unknown"
+    """Who acts, for the record; see `access.current`."""
+    return access.current().name
 
 
 def _version(session: Session, name: str, version: int | None) -> ArtifactVersion:

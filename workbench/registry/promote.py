@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench import access
 from workbench.registry import names
 from workbench.registry.aliases import move_alias
 from workbench.registry.artifact import Artifact
@@ -44,10 +45,12 @@ def promote(
         actor: who does it; the user of this process by default.
 
     Raises:
+        AccessDenied: who is signed in is no editor.
         GateRefused: with a reason for each check that failed.
         NotFoundError: no such variant or policy file.
         UsageError: the name or the alias is malformed.
     """
+    access.require("editor", "promote")
     names.check_name(name)
     if alias is not None:
         names.check_alias(alias)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 KEY = "WORKBENCH_API_KEY"
 
@@ -21,7 +21,7 @@ def api_key(host: str, *, open_to_all: bool) -> str | None:
         UsageError: other machines could ask, and there is no key.
     """
     key = os.environ.get(KEY) or None
-    if key is None and not open_to_all and not _is_local(host):
+    if key is None and not open_to_all and not is_local(host):
         raise UsageError(
             f"{host} is reached by other machines, and {KEY} is not set",
             hint="Set it to a long random text, or say --open where something in front asks who it is.",
@@ -29,7 +29,7 @@ def api_key(host: str, *, open_to_all: bool) -> str | None:
     return key
 
 
-def run(app: Starlette, host: str, port: int, *, grace_s: int = 30) -> None:
+def run(app: ASGIApp, host: str, port: int, *, grace_s: int = 30) -> None:
     """Serve until SIGTERM or Ctrl-C; what is under way then has `grace_s` seconds to end.
 
     Raises:
@@ -40,7 +40,8 @@ def run(app: Starlette, host: str, port: int, *, grace_s: int = 30) -> None:
     )
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches what listens at an address."""
     if host == "localhost":
         return True
     try:

@@ -35,7 +35,7 @@ from workbench.errors import MissingExtraError, WorkspaceError
 from workbench.state.lock import locked
 
 # The newest of migrations/versions, which `upgrade` comes to.
-HEAD = "0002"
+HEAD = "0003"
 BUSY_MILLISECONDS = 30_000
 # Held by a writing transaction on PostgreSQL: any number that nobody else uses.
 _WRITERS = 0x776F726B62656E63
@@ -79,7 +79,7 @@ class Audit(Base):
 
     Attributes:
         seq: counts from 1 without a gap.
-        kind: `register`, `alias`, `rollback`, `refuse`, `approve` or `tag`.
+        kind: `register`, `alias`, `rollback`, `refuse`, `approve`, `tag`, `import`, `grant` or `revoke`.
         digest: sha256 over all other columns, `previous` included.
     """
 
@@ -133,6 +133,20 @@ class PromptTag(Base):
     tag: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[str]
+
+
+class AccessKey(Base):
+    """A key that a person signs in with. `tenants` are those whose rows they see; null is all."""
+
+    __tablename__ = "access_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    person: Mapped[str] = mapped_column(index=True)
+    secret_digest: Mapped[str]
+    roles: Mapped[list[str]] = mapped_column(JSON)
+    tenants: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[str]
+    created_by: Mapped[str]
+    revoked_at: Mapped[str | None]
 
 
 APPEND_ONLY = ("artifact_versions", "audit", "approvals", "prompt_versions")

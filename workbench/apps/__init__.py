@@ -1,0 +1,1 @@
+"""Apps: the workspace's marimo notebooks for a team, behind a sign-in."""
