@@ -62,8 +62,9 @@ def _(dataset, defaults, limit, model, shots, split, ws):
 
 
 @app.cell(hide_code=True)
-def _(choices, prompt_a, prompt_b, ws):
-    experiment = lab.safely(lambda: lab.build_experiment(ws, choices, prompt_a.value, prompt_b.value))
+def _(choices, prompt_a, prompt_b, stop_early, ws):
+    chosen = lab.replace(choices, stop_early=stop_early.value)
+    experiment = lab.safely(lambda: lab.build_experiment(ws, chosen, prompt_a.value, prompt_b.value))
     mo.stop(not experiment, experiment)
     before, after = (experiment.variants[name].prompt for name in ("A", "B"))
     mo.accordion({"What changes from A to B": before.diff(after)})

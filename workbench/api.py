@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.registry.artifact import Artifact
     from workbench.registry.gate import GateResult
     from workbench.registry.lineage_graph import Lineage
+    from workbench.registry.reproduction import Reproduction
     from workbench.retrieval.corpus import Corpus
     from workbench.retrieval.index import Index
     from workbench.retrieval.recipe import IndexRecipe
@@ -115,15 +116,23 @@ class Workspace:
         scorers: Sequence[Scorer],
         repeats: int = 1,
         primary: str = "",
+        arguments: Sequence[str] | None = None,
     ) -> Experiment:
         """What is compared on which rows by which scorers; the first variant is the baseline.
+
+        Args:
+            arguments: with which the notebook, run as a script, makes this very experiment, where its controls may stand
+                otherwise than the arguments it was given (`["--limit=20"]`). The run keeps them with the notebook.
 
         Raises:
             UsageError: no variants, scorers or rows, or a name that does not fit.
         """
         from workbench.experiments.experiment import Experiment
 
-        return Experiment(name, dataset, dict(variants), tuple(scorers), self.layout, repeats, primary, self._notebook)
+        found = tuple(scorers)
+        return Experiment(
+            name, dataset, dict(variants), found, self.layout, repeats, primary, self._notebook, arguments
+        )
 
     def index(self, name: str) -> Index:
         """An index by its name (the newest build) or a beginning of its digest, verified.
@@ -307,6 +316,25 @@ class Workspace:
         from workbench.registry.lineage_uses import lineage_of_dataset
 
         return lineage_of_dataset(self.layout, name, list_trainings(self.layout))
+
+    def reproduce(self, name: str, *, timeout_s: float | None = None, show_progress: bool = True) -> Reproduction:
+        """Run the notebook of an artifact again on the recorded rows, and say whether the evidence comes out the same.
+
+        The notebook is code of whoever promoted it. Nothing here is changed: it runs in a workspace of its own.
+
+        Args:
+            name: as of `artifact`.
+            timeout_s: seconds after which the notebook is ended; never by default.
+
+        Raises:
+            NotFoundError: no such artifact, it holds no notebook, or its rows are not here.
+            IntegrityError: what is read of it is damaged.
+            RunError: the notebook fails, takes too long, or ends without its run.
+            ComparisonError: it makes another experiment; says what differs.
+        """
+        from workbench.registry.reproduce import reproduce
+
+        return reproduce(self.layout, name, timeout_s=timeout_s, show_progress=show_progress)
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every version: name, version, digest, aliases, created_at."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import UsageError, WorkbenchError, require
+from workbench.surroundings import ARGUMENTS_VARIABLE, NOTEBOOK_VARIABLE
 
 TAG = "parameters"
 
@@ -42,7 +45,9 @@ def run_jupyter(path: Path, arguments: Sequence[str], *, timeout_s: int = 3600) 
         book, timeout=timeout_s, kernel_name="python3", resources={"metadata": {"path": str(path.parent.resolve())}}
     )
     try:
-        client.execute()
+        # The kernel tells its runs by these which notebook made them, and how it is made to do so again.
+        told = {NOTEBOOK_VARIABLE: str(path.resolve()), ARGUMENTS_VARIABLE: json.dumps(list(arguments))}
+        client.execute(env={**os.environ, **told})
     except nbclient.exceptions.CellExecutionError as error:
         last = str(error).strip().splitlines()[-1]
         raise WorkbenchError(f"{path} failed: {last}", hint=f"The outputs up to there are in {target}.") from None

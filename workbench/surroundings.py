@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -15,6 +16,10 @@ from typing import Literal
 from workbench.files import digest_file
 
 Place = Literal["marimo", "jupyter", "terminal"]
+
+# What a process that runs a notebook is told by the one that starts it: which, and with which arguments (as JSON).
+NOTEBOOK_VARIABLE = "WORKBENCH_NOTEBOOK"
+ARGUMENTS_VARIABLE = "WORKBENCH_ARGUMENTS"
 
 
 def place() -> Place:
@@ -55,13 +60,30 @@ def _current_notebook() -> Path | None:
         context = sys.modules["__main__"].__dict__.get("__file__")
         if context and str(context).endswith(".py"):
             return Path(context)
-        location = os.environ.get("WORKBENCH_NOTEBOOK")
+        location = os.environ.get(NOTEBOOK_VARIABLE)
         return folder / location if folder and location else None
     if place() == "jupyter":
-        for name in ("JPY_SESSION_NAME", "WORKBENCH_NOTEBOOK"):
+        for name in ("JPY_SESSION_NAME", NOTEBOOK_VARIABLE):
             if value := os.environ.get(name):
                 return Path(value)
-    return None
+    # A plain script that `workbench run` started.
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    location = os.environ.get(NOTEBOOK_VARIABLE)
+    return Path(main) if main and location and Path(main).resolve() == Path(location).resolve() else None
+
+
+def arguments() -> list[str]:
+    """What the notebook or script that runs was given: the words after its name."""
+    if place() == "jupyter":
+        given = os.environ.get(ARGUMENTS_VARIABLE)
+        return [str(word) for word in json.loads(given)] if given else []
+    if place() == "marimo" and not runs_as_script():
+        import marimo
+
+        told = marimo.cli_args().to_dict()
+        values = {name: value if isinstance(value, list) else [value] for name, value in told.items()}
+        return [f"--{name}={value}" for name, several in values.items() for value in several]
+    return sys.argv[1:]
 
 
 @dataclass(frozen=True)

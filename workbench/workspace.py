@@ -14,14 +14,13 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import WorkspaceError
+from workbench.validation import is_key
 
 SETTINGS_FILE = "workbench.toml"
 OPENAI_URL = "https://api.openai.com/v1"
 
 # A model of a server is called SERVER:MODEL, so no server's name can hold a colon, a slash or a dot.
 SERVER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-# Keys that are valid names of variables all the same; the prefixes are those of well-known providers.
-_KEY = re.compile(r"(sk|rk|gsk|hf|xai|pplx|nvapi|r8|fw|tgp)_.+|AIza.+|(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{24,}")
 
 
 class EventsSettings(BaseModel):
@@ -112,7 +111,7 @@ class ServerSettings(BaseModel):
     @field_validator("key_env")
     @classmethod
     def _check_key_env(cls, name: str | None) -> str | None:
-        if name is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.fullmatch(name)):
+        if name is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or is_key(name)):
             raise ValueError("must be the name of an environment variable, such as OPENAI_API_KEY, never a key itself")
         return name
 
@@ -167,7 +166,7 @@ class OidcSettings(BaseModel):
     @field_validator("client_secret_env")
     @classmethod
     def _check_secret(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.fullmatch(name):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or is_key(name):
             raise ValueError("must be the name of an environment variable, never a secret itself")
         return name
 

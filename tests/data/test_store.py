@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from datetime import UTC, datetime
@@ -231,3 +232,30 @@ def test_processes_at_once_get_different_numbers(layout: Layout) -> None:
     kept = versions(layout, "m")
     assert [v.version for v in kept] == [1, 2]
     assert {v.rows for v in kept} == {1, 2}
+
+
+@pytest.mark.parametrize("splits", [None, {"zeta": 0.5, "alpha": 0.3, "mid": 0.2}])
+def test_a_version_has_the_splits_and_the_order_of_what_was_kept(
+    layout: Layout, tmp_path: Path, splits: dict[str, float] | None
+) -> None:
+    source = tmp_path / "m.jsonl"
+    lines = [f'{{"id": "q{(7 * n) % 40}", "text": "question {n}", "label": "a"}}\n' for n in range(40)]
+    source.write_text("".join(lines))
+    options = {} if splits is None else {"splits": splits}
+    import_dataset(layout, source, name="m", input=("text",), target=("label",), id="id", **options)  # type: ignore[arg-type]
+    snapshot(layout, open_dataset(layout, "m"))
+    now, kept = open_dataset(layout, "m"), open_dataset(layout, "m@1")
+    assert [row.id for row in kept.rows()] == [row.id for row in now.rows()]
+    for name in now.spec.splits:
+        assert [row.id for row in kept.split(name).rows()] == [row.id for row in now.split(name).rows()]
+
+
+def test_default_splits_of_the_first_format_are_put_back_in_order(layout: Layout, csv: Path) -> None:
+    snapshot(layout, import_dataset(layout, csv, name="m", input=("text",), target=("label",)))
+    log = history_folder(layout, "m") / "versions.jsonl"
+    record = json.loads(log.read_text())
+    record |= {"format_version": 1, "spec": {**record["spec"], "splits": dict(sorted(record["spec"]["splits"]))}}
+    log.write_text(json.dumps(record) + "\n")
+    assert list(open_dataset(layout, "m@1").spec.splits) == ["train", "dev", "test"]
+    test = {row.id for row in open_dataset(layout, "m").split("test").rows()}
+    assert {row.id for row in open_dataset(layout, "m@1").split("test").rows()} == test

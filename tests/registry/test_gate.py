@@ -248,3 +248,15 @@ def test_junit_has_a_case_for_each_check(make_run: MakeRun) -> None:
 def test_junit_is_xml_whatever_the_names_hold() -> None:
     odd = GateResult("run", "a<b&\x00", None, DEFAULT_POLICY, (Check("\x1b[31m", False, "\ud800"),))
     assert len(ElementTree.fromstring(odd.to_junit().encode())) == 1
+
+
+def test_a_run_that_stopped_when_it_was_decided_is_held_to_the_rows_it_asked(make_run: MakeRun) -> None:
+    answers = {"base": [False] * 64, "few": [True] * 60 + [False] * 4}
+    stopped = {"early_stopping": {"every": 32}, "rows": 200, "stopped_rows": 64}
+    run = make_run(answers, changes=stopped)
+    scorers = [{**scorer, "bounds": [0.0, 1.0]} for scorer in run.manifest.scorers]
+    run = make_run(answers, run_id="run-2", changes={**stopped, "scorers": scorers})
+    result = judge(run, _policy(decision={"min_rows": 50}), "few").result
+    assert result.passed, result.reasons
+    short = make_run(answers, run_id="run-3", changes={**stopped, "scorers": scorers, "stopped_rows": 65})
+    assert {"complete", "calls"} <= set(_failed(judge(short, _policy(), "few").result))

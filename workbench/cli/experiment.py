@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from workbench.cli.common import print_json
 from workbench.errors import UsageError, WorkbenchError
+from workbench.surroundings import NOTEBOOK_VARIABLE
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def run_command(
     from workbench.experiments.spec import build_experiment, read_spec
 
     spec = read_spec(file)
-    run = build_experiment(layout, file, spec).run(
+    given = [*(["--stop-early"] if stop_early else ()), *([] if budget is None else [f"--budget={budget}"])]
+    run = replace(build_experiment(layout, file, spec), arguments=given).run(
         fresh=fresh,
         budget_usd=spec.budget_usd if budget is None else budget,
         stop_early=spec.early_stopping or stop_early,
@@ -186,10 +188,9 @@ def _run_notebook(file: Path, arguments: list[str]) -> None:
     if file.suffix == ".ipynb":
         from workbench.notebook_run import run_jupyter
 
-        os.environ["WORKBENCH_NOTEBOOK"] = str(file.resolve())
         typer.echo(f"executed: {run_jupyter(file, arguments)}")
         return
-    environment = {**os.environ, "WORKBENCH_NOTEBOOK": str(file)}
+    environment = {**os.environ, NOTEBOOK_VARIABLE: str(file)}
     code = subprocess.run([sys.executable, str(file), *arguments], env=environment).returncode
     if code:
         raise WorkbenchError(f"{file} failed", hint="The messages above say where.")

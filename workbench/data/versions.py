@@ -18,12 +18,12 @@ from typing import Any
 
 from workbench.data.dataset import Dataset
 from workbench.data.opening import scan_parquet
-from workbench.data.spec import DatasetSpec
+from workbench.data.spec import DEFAULT_SPLITS, DatasetSpec
 from workbench.errors import DataError, IntegrityError, NotFoundError
 from workbench.files import canonical_json, digest_bytes, digest_file, write_atomic
 from workbench.workspace import Layout
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,27 @@ def records(layout: Layout, name: str) -> list[Version]:
     for number, line in enumerate(lines, start=1):
         try:
             fields = json.loads(line)
-            if fields.pop("format_version") != FORMAT:
+            if (written := fields.pop("format_version")) not in (1, FORMAT):
                 raise ValueError("a format this version does not read")
-            spec = DatasetSpec.model_validate(fields.pop("spec"))
+            spec = DatasetSpec.model_validate(_with_splits(fields.pop("spec"), written))
             out.append(Version(spec=spec, json_columns=frozenset(fields.pop("json_columns")), **fields))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"malformed: {error}", path=str(path), line=number) from None
     return out
+
+
+def _with_splits(spec: dict[str, Any], written: int) -> dict[str, Any]:
+    """A spec with its splits in order, on which depends which rows they have.
+
+    Format 1 lost the order by sorting the names; those of the defaults are put back in theirs.
+    """
+    if written == FORMAT:
+        return {**spec, "splits": dict(spec["splits"])}
+    splits = spec["splits"]
+    return {
+        **spec,
+        "splits": {name: splits[name] for name in (DEFAULT_SPLITS if set(splits) == set(DEFAULT_SPLITS) else splits)},
+    }
 
 
 def versions(layout: Layout, name: str) -> list[Version]:
@@ -120,7 +134,8 @@ def _kept(folder: Path, record: Version | None) -> bool:
 
 def _keep(folder: Path, dataset: Dataset, number: int, now: datetime, *, part: bool) -> None:
     buffer = io.BytesIO()
-    dataset.frame().sort("id").write_parquet(buffer)
+    # In the order that the rows stand in, on which `head` depends.
+    dataset.frame().write_parquet(buffer)
     data = buffer.getvalue()
     write_atomic(_blob(folder, dataset.digest), data)
     record: dict[str, Any] = {
@@ -131,7 +146,7 @@ def _keep(folder: Path, dataset: Dataset, number: int, now: datetime, *, part: b
         "created_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "part": part,
         "split": dataset.split_name if part else None,
-        "spec": dataset.spec.model_dump(mode="json"),
+        "spec": {**dataset.spec.model_dump(mode="json"), "splits": list(dataset.spec.splits.items())},
         "json_columns": sorted(dataset.json_columns),
         "blob": digest_bytes(data),
     }

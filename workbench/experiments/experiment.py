@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import surroundings
 from workbench.data.row import Row
 from workbench.errors import RunError, RunLockedError, UsageError
-from workbench.experiments import runner
-from workbench.experiments.origin import new_run_id, now, origin
+from workbench.experiments import notebook_source, runner
+from workbench.experiments.origin import name_in, new_run_id, now, origin
 from workbench.experiments.records import RunManifest
 from workbench.experiments.run import Run, list_runs
 from workbench.experiments.scorers.base import PairScorer
@@ -43,6 +44,8 @@ class Experiment:
         repeats: how often each row is asked; repeats of a row are averaged, not counted as rows.
         primary: the scorer that decides; the first by default.
         notebook: the notebook that made it, where the front end does not say.
+        arguments: with which the notebook, run as a script, makes this very experiment; those it was given by default.
+        file: the YAML file that it was read from.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Experiment:
     repeats: int = 1
     primary: str = ""
     notebook: str | Path | None = None
+    arguments: Sequence[str] | None = None
+    file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.variants:
@@ -169,6 +174,7 @@ class Experiment:
         try:
             if not (run.folder / "run.json").exists():
                 self._remember_dataset()
+                self._keep_notebook(run)
                 run.save_manifest()
             budget = None if budget_usd is None else Budget(budget_usd, spent_usd=run.spent_usd)
             rules = Asking(cache, read=not fresh, budget=budget)
@@ -201,6 +207,23 @@ class Experiment:
         from workbench.data.store import snapshot
 
         snapshot(self.layout, self.dataset)
+
+    def _keep_notebook(self, run: Run) -> None:
+        """Keep what made the run beside its manifest: the notebook, else the YAML file, as it is now."""
+        book = surroundings.notebook(self.notebook)
+        file = Path(book.path) if book else self.file
+        if file is None:
+            return
+        given = self.arguments
+        if given is None:
+            given = surroundings.arguments() if book else ()
+        name = name_in(self.layout.root, file)
+        digest = notebook_source.keep(
+            run.folder, file, name, arguments=given, dataset=self.dataset, experiment=book is None
+        )
+        if book and digest:
+            # It may have been saved since the manifest was made.
+            run.manifest = run.manifest.model_copy(update={"notebook": name, "notebook_digest": digest})
 
     def _new_run(self, models: dict[str, dict[str, str]], rule: EarlyStopping | None) -> Run:
         at = now()

@@ -37,7 +37,7 @@ def origin(root: Path, notebook: str | Path | None = None) -> dict[str, Any]:
     """
     git, book = surroundings.git_state(root), surroundings.notebook(notebook)
     return {
-        "notebook": _relative(book.path, root) if book else None,
+        "notebook": name_in(root, book.path) if book else None,
         "notebook_digest": book.digest if book else None,
         "git_commit": git.commit if git else None,
         "git_dirty": git.dirty if git else None,
@@ -46,6 +46,7 @@ def origin(root: Path, notebook: str | Path | None = None) -> dict[str, Any]:
     }
 
 
-def _relative(path: str, root: Path) -> str:
+def name_in(root: Path, path: str | Path) -> str:
+    """What a file is called in the workspace at `root`: its path there, or only its name where it lies outside."""
     resolved = Path(path).resolve()
-    return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else resolved.name
+    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else resolved.name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import ValidationError
 
-from workbench.errors import NotFoundError, RunError, RunLockedError
+from workbench.errors import IntegrityError, NotFoundError, RunError, RunLockedError
 from workbench.events.journal import iterate_journal
 from workbench.experiments.records import CALL_KEY, RETRIED_ERRORS, Call, RunManifest, Score, schema_of
 from workbench.files import atomic_file, write_atomic
@@ -22,6 +22,7 @@ from workbench.workspace import Layout
 if TYPE_CHECKING:
     from workbench.experiments.across import AcrossRuns
     from workbench.experiments.compare import Comparison
+    from workbench.experiments.notebook_source import NotebookSource
 
 # Place of an entry in the journal while rows are merged; what was compacted before is at -1.
 _PLACE = "_place"
@@ -130,6 +131,22 @@ class Run:
         self.manifest = self.manifest.model_copy(update={"finished_at": finished_at})
         self.save_manifest()
         self.journal.unlink(missing_ok=True)
+
+    def notebook(self) -> NotebookSource | None:
+        """The notebook or experiment file that made the run, as it was then; None where none was kept.
+
+        Raises:
+            IntegrityError: it is damaged, or not the one that the run's manifest names.
+        """
+        from workbench.experiments.notebook_source import kept_source
+
+        found = kept_source(self.folder, self.id)
+        as_on_disk = found is not None and found.source is not None and found.record.kind in ("marimo", "script")
+        if found is not None and as_on_disk and found.record.digest != self.manifest.notebook_digest:
+            raise IntegrityError(
+                f"run {self.id}: the notebook kept is not the one that the run names", hint="Run the experiment again."
+            )
+        return found
 
     def save_manifest(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,7 @@ def build_experiment(layout: Layout, path: Path, spec: ExperimentSpec) -> Experi
         layout=layout,
         repeats=spec.repeats,
         primary=spec.primary,
+        file=path,
     )
 
 

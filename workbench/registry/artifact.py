@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from workbench.errors import IntegrityError
+from workbench.experiments.notebook_source import NotebookSource, call_text
 from workbench.files import short
 from workbench.html import table
 from workbench.pipeline.pipeline import Pipeline
@@ -175,6 +176,17 @@ class Artifact:
             self._document(build.COMPARISON),
         )
 
+    def notebook(self) -> NotebookSource | None:
+        """The notebook or experiment file that made the run, with its cells and arguments; None where none was kept.
+
+        Raises:
+            IntegrityError: damaged, or not the one that is named.
+        """
+        if build.NOTEBOOK not in self.layers:
+            return None
+        sources = {title: self.read(title) for title in build.NOTEBOOK_SOURCES if title in self.layers}
+        return NotebookSource.read(self.read(build.NOTEBOOK), sources, self._label)
+
     def run(self) -> Run:
         """The run that the artifact was promoted from, of its own evidence: the workspace's runs are not read.
 
@@ -206,6 +218,7 @@ class Artifact:
 
     def to_json(self) -> dict[str, Any]:
         """What `artifact show --json` prints."""
+        book = self.notebook()
         return {
             "name": self.name,
             "version": self.version,
@@ -214,6 +227,7 @@ class Artifact:
             "created_at": self.created_at,
             "layers": [layer.to_json() for _, layer in sorted(self.layers.items())],
             "provenance": self.provenance,
+            "notebook": book.record.to_json() if book else None,
             "decision": self._document(build.DECISION),
             "gate": self.gate,
         }
@@ -233,7 +247,7 @@ class Artifact:
                 "data set",
                 f"{data['name']} ({short(data['digest'])}), split {data['split'] or 'all'}, {data['rows']} rows",
             ),
-            ("notebook", source["notebook"] or "none"),
+            ("notebook", _told(source["notebook"], self.notebook())),
             ("commit", f"{commit}{' with uncommitted changes' if source['git_dirty'] else ''}" if commit else "none"),
         ]
 
@@ -249,6 +263,15 @@ class Artifact:
 
     def _document(self, title: str) -> dict[str, Any] | None:
         return dict(json.loads(self.read(title))) if title in self.layers else None
+
+
+def _told(named: str | None, book: NotebookSource | None) -> str:
+    """The notebook of a run in one line: whether it is in the artifact, and with which arguments it makes the run."""
+    if book is None:
+        return f"{named}, not kept" if named else "none"
+    if book.source is None:
+        return f"{book.record.path}, not kept: {book.record.not_kept}"
+    return call_text(book.record.path, book.record.arguments)
 
 
 def _is_step(title: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from workbench.errors import IntegrityError, NotFoundError
+from workbench.experiments import notebook_source
 from workbench.files import canonical_json
 from workbench.models import adapters, peft_files
 from workbench.pipeline.pipeline import Pipeline
@@ -43,6 +44,8 @@ DECISION = "evidence/decision.json"
 GATE = "evidence/gate.json"
 ENVIRONMENT = "environment.lock"
 PROVENANCE = "provenance.json"
+NOTEBOOK = notebook_source.RECORD
+NOTEBOOK_SOURCES = tuple(dict.fromkeys(notebook_source.SOURCES.values()))
 
 _MEDIA_TYPES = {
     PIPELINE: f"{VENDOR}.pipeline.v1+json",
@@ -60,6 +63,10 @@ _MEDIA_TYPES = {
     GATE: f"{VENDOR}.gate.v1+json",
     ENVIRONMENT: "text/plain",
     PROVENANCE: f"{VENDOR}.provenance.v1+json",
+    NOTEBOOK: f"{VENDOR}.notebook.v1+json",
+    notebook_source.SOURCES["marimo"]: "text/x-python",
+    notebook_source.SOURCES["jupyter"]: "application/x-ipynb+json",
+    notebook_source.SOURCES["experiment"]: "application/yaml",
 }
 _ROW_ORDER = ("variant", "row_id", "repeat")
 
@@ -81,7 +88,7 @@ def build(
 
     Raises:
         NotFoundError: the run has no such variant.
-        IntegrityError: the run's manifest does not agree with itself.
+        IntegrityError: the run's manifest does not agree with itself, or the notebook kept with it is damaged.
     """
     manifest = run.manifest
     evaluated = evaluated_pipeline(manifest, variant)
@@ -98,6 +105,9 @@ def build(
     files[GATE] = canonical_json(gate)
     files[ENVIRONMENT] = environment_lock(manifest.environment)
     files[PROVENANCE] = canonical_json(provenance(manifest, variant, baseline, pipeline.digest))
+    notebook = run.notebook()
+    if notebook is not None:
+        files |= notebook.files()
 
     layers = [
         store.put_blob(data, _media_type(title), annotations={TITLE: title}) for title, data in sorted(files.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -35,6 +35,7 @@ class ArtifactDiff:
         environment: versions of the distributions that the runs were made with.
         index: recipe and sizes of the retrieval index, by dotted path.
         evidence: run, data set, decision, and the mean of each scorer.
+        notebook: path, arguments, settings and cells of the notebooks that made the runs.
         rows: rows that both were asked and that the primary scorer judges differently, what broke first.
         shared: how many rows both were asked.
     """
@@ -48,6 +49,7 @@ class ArtifactDiff:
     index: Changes
     environment: Changes
     evidence: Changes
+    notebook: Changes = field(default_factory=dict)
     rows: tuple[RowChange, ...] = ()
     shared: int = 0
 
@@ -62,7 +64,7 @@ class ArtifactDiff:
         return len(self.rows) - self.fixed
 
     def __bool__(self) -> bool:
-        """Whether the artifacts answer differently; the environment and the evidence do not count."""
+        """Whether the artifacts answer differently; the environment, the evidence and the notebook do not count."""
         return bool(self.prompt or self.settings or self.postprocess or self.files or self.index)
 
     def to_json(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class ArtifactDiff:
             "index": pairs(self.index),
             "environment": pairs(self.environment),
             "evidence": pairs(self.evidence),
+            "notebook": pairs(self.notebook),
             "rows": {
                 "shared": self.shared,
                 "fixed": self.fixed,
@@ -95,6 +98,7 @@ class ArtifactDiff:
             ("post-processing", self.postprocess),
             ("environment", self.environment),
             ("evidence", self.evidence),
+            ("notebook", self.notebook),
         ]
         return [(title, changes) for title, changes in sections if changes]
 
@@ -175,12 +179,13 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
         before=names[0],
         after=names[1],
         prompt=_lines(*prompts, *names),
-        settings=_changes(_flat(skeletons[0]), _flat(skeletons[1])),
-        postprocess=_changes(*({"steps": canonical_json(side).decode()} for side in steps)),
+        settings=changes(flat(skeletons[0]), flat(skeletons[1])),
+        postprocess=changes(*({"steps": canonical_json(side).decode()} for side in steps)),
         files={title: lines for title, lines in files.items() if lines},
-        index=_changes(_flat(_index(before)), _flat(_index(after))),
-        environment=_changes(before.environment, after.environment),
-        evidence=_changes(_headline(before), _headline(after)),
+        index=changes(flat(_index(before)), flat(_index(after))),
+        environment=changes(before.environment, after.environment),
+        evidence=changes(_headline(before), _headline(after)),
+        notebook=changes(_notebook(before), _notebook(after)),
         rows=changed,
         shared=shared,
     )
@@ -201,6 +206,26 @@ def _headline(artifact: Artifact) -> dict[str, Any]:
         "decision": evidence.decision["sentence"] if evidence.decision else None,
         **{f"mean {scorer}": mean for scorer, mean in sorted(means.items())},
     }
+
+
+def _notebook(artifact: Artifact) -> dict[str, Any]:
+    """A notebook by its parts: a cell is told by its name or id, and where it has none by its place."""
+    book = artifact.notebook()
+    if book is None:
+        return {}
+    record = book.record
+    found: dict[str, Any] = {
+        "path": record.path,
+        "source": short(record.digest) if record.digest else f"not kept: {record.not_kept}",
+        "arguments": " ".join(record.arguments),
+        **{f"app.{name}": value for name, value in record.app.items()},
+    }
+    for number, cell in enumerate(record.cells, 1):
+        name = cell.get("name", cell.get("id"))
+        label = f"cell {number}" if name in (None, "_") else f"cell {name}"
+        config = ", ".join(f"{key}={value}" for key, value in sorted((cell.get("config") or {}).items()))
+        found[label] = short(cell["digest"]) + (f" ({config})" if config else "")
+    return found
 
 
 def _adapter(artifact: Artifact, digest: str) -> dict[str, Any]:
@@ -257,15 +282,17 @@ def _lines(old: str, new: str, before: str, after: str) -> tuple[str, ...]:
     return tuple(difflib.unified_diff(old.splitlines(), new.splitlines(), before, after, lineterm=""))
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one, by dotted path."""
+    found: dict[str, Any] = {}
     for key, value in data.items():
         path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value}
-    return flat
+        found |= flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value}
+    return found
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """What differs, by name: the old and the new value."""
     names = [*old, *(name for name in new if name not in old)]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 

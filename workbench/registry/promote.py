@@ -49,6 +49,7 @@ def promote(
         GateRefused: with a reason for each check that failed.
         NotFoundError: no such variant or policy file.
         UsageError: the name or the alias is malformed.
+        IntegrityError: what was kept of the run, such as its notebook, is damaged.
     """
     access.require("editor", "promote")
     names.check_name(name)

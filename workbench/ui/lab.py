@@ -33,6 +33,7 @@ class Choices:
         a: a prompt by name or file; empty means the data set's plain prompt.
         stop_early: stop as soon as the decision is certain.
         b: another one; empty means A with `shots` examples of the train split.
+        prompt_a_text, prompt_b_text: what was written in place of these prompts; empty leaves them.
     """
 
     dataset: str = "support-tickets"
@@ -44,11 +45,19 @@ class Choices:
     a: str = ""
     b: str = ""
     stop_early: bool = False
+    prompt_a_text: str = ""
+    prompt_b_text: str = ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Choices:
         """Choices from the arguments of a script, such as `--dataset mine --limit 20`; errors as in `from_arguments`."""
         return from_arguments(cls(), arguments)
+
+    def to_arguments(self) -> list[str]:
+        """The words that `from_arguments` makes these very choices of, whatever a notebook's own defaults; none for what
+        is empty."""
+        given = {name: value for name, value in vars(self).items() if value != "" and value is not False}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
 
 
 def from_arguments(defaults: Value, arguments: Mapping[str, Any]) -> Value:
@@ -119,6 +128,12 @@ def splits(workspace: Workspace, dataset: str, preferred: str = "test") -> list[
 
 def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
     """The texts that the two editors open with."""
+    first, second = _prompts(workspace, choices)
+    return choices.prompt_a_text or first.to_text(), choices.prompt_b_text or second.to_text()
+
+
+def _prompts(workspace: Workspace, choices: Choices) -> tuple[Prompt, Prompt]:
+    """The two prompts before anybody edits them."""
     if choices.a:
         first = workspace.prompt(choices.a)
     elif choices.dataset == "support-tickets" and (workspace.layout.prompts / "triage.md").is_file():
@@ -126,7 +141,7 @@ def prompt_texts(workspace: Workspace, choices: Choices) -> tuple[str, str]:
     else:
         first = plain_prompt(workspace.dataset(choices.dataset))
     second = workspace.prompt(choices.b) if choices.b else _with_shots(workspace, choices, first)
-    return first.to_text(), second.to_text()
+    return first, second
 
 
 def _with_shots(workspace: Workspace, choices: Choices, prompt: Prompt) -> Prompt:
@@ -140,7 +155,7 @@ def with_shots(prompt: Prompt, train: Dataset, shots: int, seed: int) -> Prompt:
 
 
 def build_experiment(workspace: Workspace, choices: Choices, text_a: str, text_b: str) -> Experiment:
-    """Prompt A against prompt B on the chosen rows.
+    """Prompt A against prompt B on the chosen rows. Its run keeps the arguments that make it again, edited texts included.
 
     Raises:
         WorkbenchError: a prompt, data set or setting that does not fit; says which.
@@ -149,11 +164,15 @@ def build_experiment(workspace: Workspace, choices: Choices, text_a: str, text_b
     model = choices.model or workspace.model
     first, scorers = starting_point(dataset, model, Prompt.from_text(text_a))
     rows = dataset.split(choices.split)
+    written = [prompt.to_text() for prompt in _prompts(workspace, choices)]
+    edited = ["" if text == own else text for text, own in zip((text_a, text_b), written, strict=True)]
+    made = replace(choices, model=model, prompt_a_text=edited[0], prompt_b_text=edited[1])
     return workspace.experiment(
         f"ab-{choices.dataset}",
         dataset=rows.head(choices.limit) if choices.limit else rows,
         variants={"A": first, "B": starting_point(dataset, model, Prompt.from_text(text_b))[0]},
         scorers=scorers,
+        arguments=made.to_arguments(),
     )
 
 
