@@ -53,6 +53,7 @@ def oidc_routes(settings: OidcSettings, secret: str, local: Callable[[str], str]
     require("authlib", extra="apps")
     from authlib.common.errors import AuthlibBaseError
     from authlib.integrations.starlette_client import OAuth
+    from joserfc.errors import JoseError
     from starlette.middleware import Middleware
     from starlette.middleware.sessions import SessionMiddleware
     from starlette.responses import HTMLResponse
@@ -80,7 +81,7 @@ def oidc_routes(settings: OidcSettings, secret: str, local: Callable[[str], str]
         try:
             token = await provider.authorize_access_token(request)
             viewer = viewer_of(token.get("userinfo") or {}, settings)
-        except AuthlibBaseError as error:
+        except (AuthlibBaseError, JoseError) as error:
             return HTMLResponse(pages.refused(f"The provider did not sign you in: {error.description}", None), 401)
         except AccessDenied as error:
             return HTMLResponse(pages.refused(str(error), None), 403)

@@ -36,7 +36,7 @@ def sign_in(name: str, *, next: str = "/", wrong: bool = False, provider: bool =
     other = f'<p><a class="button" href="/oidc/start?next={escape(next)}">Sign in with your account</a></p>'
     return _page(
         f"Sign in to {name}",
-        f"""<h1>{escape(name)}</h1>{said}{other if provider else ""}
+        f"""<h1>Sign in to {escape(name)}</h1>{said}{other if provider else ""}
 <form method="post" action="/signin">
 <input type="hidden" name="next" value="{escape(next)}">
 <label for="key">Key</label>

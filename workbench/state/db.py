@@ -206,7 +206,9 @@ def _make_engine(url: str, path: Path | None) -> Engine:
                 hint="Run: pip install 'llmops-workbench[postgres]', and write postgresql+psycopg://…",
             ) from None
     # Closed after each session, a file's last connection leaves nothing beside the file, which may then be copied.
-    engine = create_engine(url, poolclass=NullPool if path else StaticPool)
+    # The database in memory is empty, and read by any thread.
+    memory = {} if path else {"check_same_thread": False}
+    engine = create_engine(url, poolclass=NullPool if path else StaticPool, connect_args=memory)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
