@@ -316,7 +316,21 @@ def test_what_the_plan_tells_is_held_against_the_process_that_trains(tmp_path: P
 
 
 def test_the_registry_benchmark_measures_what_it_made() -> None:
-    found = measured("registry", "--versions", "50", "--megabytes", "1", "--repeats", "1")
-    assert [part["name"] for part in found["parts"]] == ["verify", "resolve an alias, median", "list 50 versions"]
+    found = measured("registry", "--versions", "50", "--megabytes", "1", "--rows", "60", "--repeats", "1")
+    assert [part["name"] for part in found["parts"]] == [
+        "verify",
+        "resolve an alias, median",
+        "list 50 versions",
+        "promote 120 calls, without the gate",
+        "roll back",
+    ]
     assert found["met"] == all(part["met"] for part in found["parts"])
     assert found["ratio"] == pytest.approx(found["ours"] / found["peer"])
+
+
+def test_the_events_benchmark_asks_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    sizes = ["--rows", "20000", "--burst", "100", "--written", "800", "--repeats", "1"]
+    found = measured("events", *sizes, "--no-peer")
+    assert found["parts"]
+    assert all(part["ours"] >= 0 for part in found["parts"])

@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import access
 from workbench.html import callout, escape
 from workbench.workspace import Layout, use
 
 if TYPE_CHECKING:
+    import polars as pl
+    from duckdb import DuckDBPyConnection
+
     from workbench.curation.settings import CurationSettings
     from workbench.curation.write import Curation
     from workbench.data.dataset import Dataset
+    from workbench.events.store import Events
     from workbench.experiments.experiment import Experiment
     from workbench.experiments.run import Run
     from workbench.experiments.scorers.base import Scorer
@@ -341,6 +346,48 @@ class Workspace:
         from workbench.registry import names
 
         return [entry.to_json() for entry in names.ls(self.layout)]
+
+    def events(self) -> Events:
+        """Calls, scores, feedback and reviews on disk: to record them, read them, compact and remove them."""
+        from workbench.analytics.open import open_events
+
+        return open_events(self.layout)
+
+    def sql(self, query: str, **parameters: Any) -> pl.DataFrame:
+        """The rows of one SELECT over `calls`, `scores`, `runs`, `feedback`, `reviews` and `artifacts`.
+
+        Whoever is restricted to tenants sees their rows only, here and in `frame` and `duckdb`, and neither `runs` nor
+        `artifacts`, which belong to no tenant.
+
+        Args:
+            parameters: values for `$name` in the query.
+
+        Raises:
+            UsageError: not one SELECT, or it is wrong; with the names that may have been meant.
+        """
+        return self.events().sql(query, parameters, tenants=access.current().tenants)
+
+    def frame(self, name: str) -> pl.LazyFrame:
+        """Every row of a view; what is filtered and not selected is not read.
+
+        Raises:
+            UsageError: there is no such view.
+        """
+        return self.events().frame(name, tenants=access.current().tenants)
+
+    def duckdb(self) -> DuckDBPyConnection:
+        """A DuckDB connection in memory with the views as of now, such as for `mo.sql(…, engine=ws.duckdb())`."""
+        return self.events().connection(tenants=access.current().tenants)
+
+    def export(self, rows: str | pl.DataFrame | pl.LazyFrame, path: str | Path) -> int:
+        """Write a query's rows, or a frame, to a file that ends in `.csv`, `.parquet` or `.xlsx`. Returns how many there are.
+
+        Raises:
+            UsageError: the query is wrong, another ending, or more rows than Excel has.
+        """
+        from workbench.analytics.export import export
+
+        return export(self.sql(rows) if isinstance(rows, str) else rows, path)
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"

@@ -16,6 +16,7 @@ from workbench.cli.audit import audit_app
 from workbench.cli.data import app as data_app
 from workbench.cli.demo import demo_command
 from workbench.cli.doctor import doctor_command
+from workbench.cli.events import events_app
 from workbench.cli.experiment import compare_command, plan_command, run_command
 from workbench.cli.finetune import finetune_app
 from workbench.cli.index import index_app
@@ -25,6 +26,7 @@ from workbench.cli.notebooks import notebooks_app
 from workbench.cli.prompt import prompt_app
 from workbench.cli.registry import artifact_app, gate_command, gc_command, promote_command
 from workbench.cli.serve import serve_command
+from workbench.cli.sql import sql_command
 from workbench.errors import GateRefused, WorkbenchError, WorkbenchWarning
 
 app = typer.Typer(
@@ -65,6 +67,8 @@ app.command("apps")(apps_command)
 app.add_typer(access_app, name="access")
 app.add_typer(index_app, name="index")
 app.add_typer(finetune_app, name="finetune")
+app.command("sql")(sql_command)
+app.add_typer(events_app, name="events")
 app.add_typer(notebooks_app, name="notebooks")
 
 

@@ -1,0 +1,1 @@
+"""The events of a workspace: calls, scores, runs, feedback, reviews and artifacts as views."""
