@@ -2,12 +2,13 @@
 # make test      everything that continuous integration checks
 # make test-fast the daily loop
 # make bench     speed goals, measured against peers that make bench-setup installs
+# make docs      the documentation as a site in site/
 # make setup     only the set-up; make lock, make clean
 
 SHELL := bash
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model demo test test-fast check bench bench-setup lock clean
+.PHONY: help setup model demo test test-fast check docs bench bench-setup lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,6 +66,11 @@ test-fast: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
 
+# Material announces its successor before every build; that is no warning about a page.
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
 # One environment a peer; the copy of its requirements is written last, so an interrupted set-up starts again.
 bench-setup: $(STAMP)
 	@for file in benchmarks/peers/requirements-*.txt; do \
@@ -83,4 +89,4 @@ lock: $(STAMP)
 	@$(BIN)/python .ci/lock.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench site

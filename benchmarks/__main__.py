@@ -14,6 +14,7 @@ from benchmarks.harness import Part
 NAMES = (
     "import_time",
     "registry",
+    "apps",
     "events",
     "results",
     "statistics",

@@ -4,6 +4,11 @@
 #
 # [tool.workbench]
 # check = ["--max-steps", "2", "--eval-every", "2", "--pilot", "false", "--limit", "8"]
+#
+# [tool.workbench.app]
+# summary = "An adapter planned, trained, and held against the best prompt before it is promoted."
+# role = "editor"
+# order = 60
 # ///
 import marimo
 

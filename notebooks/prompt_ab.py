@@ -1,6 +1,11 @@
 # /// script
 # [tool.marimo.display]
 # theme = "system"
+#
+# [tool.workbench.app]
+# summary = "Two prompts on your data: the plan, the rows they differ on, the decision, and promotion."
+# role = "editor"
+# order = 40
 # ///
 import marimo
 

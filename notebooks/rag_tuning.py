@@ -1,6 +1,11 @@
 # /// script
 # [tool.marimo.display]
 # theme = "system"
+#
+# [tool.workbench.app]
+# summary = "Which index finds the evidence: chunkers, embedders and ways of searching, tuned and decided."
+# role = "editor"
+# order = 50
 # ///
 import marimo
 

@@ -334,3 +334,12 @@ def test_the_events_benchmark_asks_what_it_wrote(tmp_path: Path, monkeypatch: py
     found = measured("events", *sizes, "--no-peer")
     assert found["parts"]
     assert all(part["ours"] >= 0 for part in found["parts"])
+
+
+@pytest.mark.slow
+def test_the_apps_benchmark_sees_what_viewers_see() -> None:
+    pytest.importorskip("marimo")
+    found = measured("apps", "--viewers", "2", "--within", "1")
+    named = {part["name"]: part["ours"] for part in found["parts"]}
+    assert 0 < named["first paint of one viewer alone"] <= named["first paint after the start"]
+    assert named["memory with all of them"] > 50

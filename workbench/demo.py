@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,28 @@ def run_demo(*, limit: int | None = None, report: Path = Path("report.html"), co
         out.print(f"  {where}workbench compare latest --margin 0.05", soft_wrap=True)
     out.print(f"  {where}marimo run notebooks/prompt_ab.py", soft_wrap=True)
     out.print("  workbench data import my.csv --name mine --input text --target label", soft_wrap=True)
+
+
+def change_history(*, remove: bool = False, as_json: bool = False, console: Console | None = None) -> None:
+    """Record the made-up history in the workspace here, or in a new one in `workbench-demo`; or take it out again."""
+    from workbench.analytics.synthetic import remove_history, write_history
+
+    out = console or Console(highlight=False, quiet=as_json)
+    # A history that is to go lies in a workspace that is there.
+    workspace = api.open() if remove else _workspace(out)
+    done = remove_history(workspace.events()) if remove else write_history(workspace.events())
+    if as_json:
+        print(json.dumps({"removed": remove, **done}))
+        return
+    out.print(
+        f"{'Removed' if remove else 'Recorded'} {done['calls']:,} made-up calls, {done['scores']:,} scores and "
+        f"{done['feedback']:,} pieces of feedback"
+        + ("." if remove else " of 90 days. Every row says source = 'synthetic'. Next, try:")
+    )
+    if not remove:
+        where = "" if Path.cwd() == workspace.root else f"cd {workspace.root} && "
+        out.print(f"  {where}marimo run notebooks/cost_quality.py", soft_wrap=True)
+        out.print(f"  {where}workbench demo --remove-history", soft_wrap=True)
 
 
 def _workspace(out: Console) -> Workspace:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -57,6 +58,8 @@ def test_nobody_gets_in_without_a_key(client: TestClient) -> None:
     for path in ("/who/", "/who/api/status", "/who/assets/x.js", "/spend/"):
         answer = client.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, f"/signin?next={path}")
+    asked = client.get("/who/?artifact=triage@1&tab=b").headers["location"]
+    assert parse_qs(urlsplit(asked).query) == {"next": ["/who/?artifact=triage@1&tab=b"]}
     assert client.post("/who/api/kernel/set_ui_element_value", json={}).status_code == 401
     with (
         pytest.raises(WebSocketDisconnect) as closed,

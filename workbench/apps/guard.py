@@ -106,7 +106,8 @@ class Guard:
 
         response: Response
         if viewer is None and scope["method"] in ("GET", "HEAD"):
-            response = RedirectResponse(f"/signin?next={quote(scope['path'])}", 303)
+            asked = "?" + scope["query_string"].decode("latin-1") if scope.get("query_string") else ""
+            response = RedirectResponse(f"/signin?next={quote(scope['path'] + asked)}", 303)
         else:
             response = HTMLResponse(pages.refused(said or "Sign in first.", viewer), status)
         await response(scope, receive, send)

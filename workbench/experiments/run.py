@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import ValidationError
 
-from workbench.errors import IntegrityError, NotFoundError, RunError, RunLockedError
+from workbench.errors import IntegrityError, NotFoundError, RunError, RunLockedError, WorkbenchWarning
 from workbench.events.journal import iterate_journal
 from workbench.experiments.records import CALL_KEY, RETRIED_ERRORS, Call, RunManifest, Score, schema_of
 from workbench.files import atomic_file, write_atomic
@@ -261,9 +262,15 @@ def late_entry(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def list_runs(layout: Layout) -> list[Run]:
-    """Every run of the workspace, the newest first."""
+    """Every run of the workspace, the newest first. One that cannot be read is named in a warning and left out."""
     folders = layout.runs.iterdir() if layout.runs.is_dir() else []
-    runs = [Run(folder) for folder in folders if (folder / "run.json").is_file()]
+    runs = []
+    for folder in folders:
+        if (folder / "run.json").is_file():
+            try:
+                runs.append(Run(folder))
+            except RunError as error:
+                warnings.warn(WorkbenchWarning(str(error)), stacklevel=2)
     return sorted(runs, key=lambda run: (run.manifest.started_at, run.id), reverse=True)
 
 
@@ -272,7 +279,10 @@ def open_run(layout: Layout, name: str = "latest") -> Run:
 
     Raises:
         NotFoundError: there is none, or several fit.
+        RunError: its `run.json` is malformed.
     """
+    if Path(name).name == name and (layout.runs / name / "run.json").is_file():
+        return Run(layout.runs / name)
     runs = list_runs(layout)
     if name == "latest" and runs:
         return runs[0]

@@ -1,0 +1,124 @@
+"""The cost and quality notebook as an app, in a real browser: filters, clicks, the empty state, and axe's rules."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.apps import marimo_app
+from workbench import api
+from workbench.analytics.synthetic import write_history
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[2]
+# What marimo draws itself: the shell of a page, its menus, and the insides of its tables and sliders.
+NOT_OURS = [
+    "marimo-table",
+    "[data-testid='notebook-actions-dropdown']",
+    "marimo-slider",
+    "marimo-multiselect",
+    "marimo-tabs",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("app")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    (folder / "workbench.toml").write_text('format_version = 1\nmodel = "instant"\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(folder: Path) -> Iterator[str]:
+    write_history(api.open(folder).events(), last=date(2026, 3, 20), days=40)
+    with marimo_app(folder, "notebooks/cost_quality.py") as url:
+        yield url
+
+
+def violations(page: Page) -> list[tuple[str, str, str]]:
+    """What axe finds serious or critical in what is ours, as rule, target and markup."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("axe is not installed: pip install axe-playwright-python")
+    page.evaluate((Path(found.origin).parent / "axe.min.js").read_text("utf-8"))
+    result: dict[str, Any] = page.evaluate(
+        "exclude => axe.run({exclude: exclude.map(one => [one])}, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})",
+        NOT_OURS,
+    )
+    return [
+        (rule["id"], str(node["target"]), node["html"][:200])
+        for rule in result["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_it_filters_drills_down_and_looks_ahead(app: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(app)
+    expect(page.get_by_role("heading", name="Cost and quality")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Made-up rows:", exact=False)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("19 Feb 2026 to 20 Mar 2026", exact=False)).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name="Calls of the whole period")).to_be_visible(timeout=60_000)
+
+    page.get_by_label("Period").select_option("14 days")
+    expect(page.get_by_text("07 Mar 2026 to 20 Mar 2026", exact=False)).to_be_visible(timeout=30_000)
+
+    # A click on a bar leads to its calls.
+    chart = page.locator("marimo-vega canvas").first
+    expect(chart).to_be_visible(timeout=30_000)
+    chart.click(position={"x": 360, "y": 200})
+    expect(page.get_by_role("heading", name=re.compile(r"Calls of 2026-03-\d\d, "))).to_be_visible(timeout=30_000)
+
+    # So does a control, without a mouse.
+    page.get_by_label("Day", exact=True).select_option("2026-03-17")
+    expect(page.get_by_role("heading", name=re.compile("Calls of 2026-03-17"))).to_be_visible(timeout=30_000)
+
+    page.get_by_role("textbox", name=re.compile("Budget of the month")).fill("1")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("That is over the budget", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("If small-1b took 60%", exact=False)).to_be_visible()
+
+    page.get_by_text("Show made-up rows").click()
+    expect(page.get_by_text("no call is left", exact=False)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Made-up rows:", exact=False)).to_have_count(0)
+    expect(page.get_by_text("Traceback", exact=False)).to_have_count(0)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(app: str, page: Page, scheme: str) -> None:
+    from playwright.sync_api import expect
+
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(app)
+    expect(page.get_by_text("If small-1b took 60%", exact=False)).to_be_visible(timeout=60_000)
+    assert violations(page) == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_an_empty_workspace_says_what_to_run(tmp_path: Path, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "workbench.toml").write_text('format_version = 1\nmodel = "instant"\n')
+    with marimo_app(tmp_path, "notebooks/cost_quality.py") as url:
+        page.goto(url)
+        expect(page.get_by_text("workbench demo --history", exact=False)).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Traceback", exact=False)).to_have_count(0)
+        assert violations(page) == []

@@ -1,0 +1,227 @@
+"""Charts of the cost and quality app. A click on a bar, a line's day or a point picks the calls behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.errors import require
+from workbench.ui.charts import VARIANT_COLOURS, Nothing
+from workbench.ui.shared import shared
+
+# What is picked in each chart: the fields of its selection.
+PICK = "pick"
+MOST_MODELS = len(VARIANT_COLOURS) - 1
+OTHERS = "others"
+# The grey that stands out as much from white as from the dark background: texts among marks know no theme.
+TEXT = "#7d7d7d"
+_PICKED = "#e0762f"
+
+
+def model_colours(models: Sequence[str]) -> dict[str, str]:
+    """A colour a model; those after the first few share the last."""
+    return {
+        name: VARIANT_COLOURS[place] if place < MOST_MODELS else VARIANT_COLOURS[-1]
+        for place, name in enumerate(models)
+    }
+
+
+@shared
+def by_day(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, priced: bool, width: int = 400) -> Any:
+    """Dollars of a day, stacked by model; calls where none cost money.
+
+    Args:
+        rows: with `date` and `day` (its text), `model`, `cost`, `n`.
+    """
+    if not rows:
+        return Nothing("There are no calls in these days.")
+    alt = require("altair", extra="charts")
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_bar(cursor="pointer")
+        .encode(
+            x=day_axis(alt),
+            y=alt.Y(
+                "cost:Q" if priced else "n:Q", title="dollars" if priced else "calls", axis=_axis(alt, "$,.2~f", priced)
+            ),
+            color=_colour(alt, colours),
+            order=alt.Order("model:N"),
+            tooltip=["day:N", "model:N", alt.Tooltip("cost:Q", title="dollars", format=",.4f"), "n:Q"],
+        )
+    )
+    title = "Cost by day and model" if priced else "Calls by day and model (none cost money)"
+    return _picking(alt, chart, ["day", "model"], width, title)
+
+
+@shared
+def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, x: str, width: int = 400) -> Any:
+    """Quality against cost of each model with each prompt, with intervals; the front joined and named.
+
+    Args:
+        rows: with `model`, `prompt`, `x`, `quality`, `low`, `high`, `front`, `n`.
+        x: what the horizontal axis is.
+    """
+    if not rows:
+        return Nothing(
+            "No call of these days has a score of this scorer and a cost: choose another scorer or more days."
+        )
+    alt = require("altair", extra="charts")
+    data = alt.Data(values=list(rows))
+    lowest, highest = min(row["x"] for row in rows), max(row["x"] for row in rows)
+    log = lowest > 0 and highest / lowest > 8
+    # Names stand to the right of their points, and need room there.
+    room = [lowest / 1.3, highest * (highest / lowest) ** 0.42] if log else [min(0, lowest), (highest or 1) * 1.45]
+    scale = alt.Scale(type="log" if log else "linear", domain=room, nice=False)
+    across = alt.X(
+        "x:Q",
+        title=x + (", logarithmic" if log else ""),
+        scale=scale,
+        axis=alt.Axis(tickCount=4, format="~g", grid=False),
+    )
+    up = alt.Y("quality:Q", title="quality", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".0%"))
+    tips = [
+        "model:N",
+        "prompt:N",
+        alt.Tooltip("quality:Q", format=".1%"),
+        alt.Tooltip("low:Q", format=".1%"),
+        alt.Tooltip("high:Q", format=".1%"),
+        alt.Tooltip("x:Q", title=x, format=".4~g"),
+        alt.Tooltip("n:Q", title="scored inputs", format=","),
+        alt.Tooltip("front:N", title="on the front"),
+    ]
+    base = alt.Chart(data)
+    line = (
+        alt.Chart(alt.Data(values=sorted((row for row in rows if row["front"]), key=lambda row: float(row["x"]))))
+        .mark_line(interpolate="step-after", color=TEXT, strokeDash=[4, 3])
+        .encode(x=across, y=up)
+    )
+    bars = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
+        x=across, y=alt.Y("low:Q", title="quality"), y2="high:Q", color=_colour(alt, colours, legend=False)
+    )
+    dots = base.mark_point(filled=True, cursor="pointer", opacity=1).encode(
+        x=across,
+        y=up,
+        color=_colour(alt, colours, legend=False),
+        shape=alt.Shape("prompt:N", legend=alt.Legend(title=None, orient="bottom", columns=4, symbolFillColor=TEXT)),
+        size=alt.condition("datum.front", alt.value(150), alt.value(70)),
+        tooltip=tips,
+    )
+    names = (
+        base.transform_filter("datum.front")
+        .mark_text(align="left", dx=11, dy=8, fontSize=11, color=TEXT, fontWeight=600)
+        .encode(x=across, y=up, text="name:N")
+    )
+    picked = alt.selection_point(name=PICK, fields=["model", "prompt"], toggle=False)
+    dots = dots.add_params(picked)
+    return finished(
+        alt.layer(line, bars, dots, names).properties(width=width, height=260), "Cost and quality: the front is joined"
+    )
+
+
+@shared
+def latency(rows: Sequence[Mapping[str, Any]], *, width: int = 400) -> Any:
+    """p50 and p95 of the seconds of a call, by day.
+
+    Args:
+        rows: with `date` and `day` (its text), `seconds`, `measure`.
+    """
+    if not rows:
+        return Nothing("No call of these days was answered.")
+    alt = require("altair", extra="charts")
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=day_axis(alt),
+        y=alt.Y("seconds:Q", title="seconds", scale=alt.Scale(zero=True)),
+        color=alt.Color(
+            "measure:N",
+            scale=alt.Scale(domain=["p50", "p95"], range=[VARIANT_COLOURS[0], VARIANT_COLOURS[1]]),
+            legend=alt.Legend(title=None, orient="bottom"),
+        ),
+        tooltip=[
+            "day:N",
+            "measure:N",
+            alt.Tooltip("seconds:Q", format=".3f"),
+            alt.Tooltip("n:Q", title="calls", format=","),
+        ],
+    )
+    picked = alt.selection_point(name=PICK, fields=["day"], nearest=True, toggle=False)
+    chart = alt.layer(
+        base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=36, cursor="pointer").add_params(picked)
+    )
+    return finished(chart.properties(width=width, height=220), "Latency by day: median and 95th percentile")
+
+
+@shared
+def quality(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], scorer: str, *, width: int = 400) -> Any:
+    """Mean score by model with 95% intervals, the best first.
+
+    Args:
+        rows: with `model`, `value`, `low`, `high`, `n`.
+    """
+    if not rows:
+        return Nothing("No call of these days has a score: run an experiment, or record scores with the calls.")
+    alt = require("altair", extra="charts")
+    base = alt.Chart(alt.Data(values=list(rows)))
+    up = alt.Y("model:N", sort=[row["model"] for row in rows], title=None, axis=alt.Axis(labelLimit=200))
+    tips = [
+        "model:N",
+        *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("value", "low", "high")),
+        alt.Tooltip("n:Q", title="scored inputs", format=","),
+    ]
+    axis = alt.Axis(format=".0%", tickCount=5)
+    rules = base.mark_rule(strokeWidth=4).encode(
+        y=up,
+        x=alt.X("low:Q", title=f"{scorer}, mean with 95% interval", scale=alt.Scale(zero=False, padding=14), axis=axis),
+        x2="high:Q",
+        color=_colour(alt, colours, legend=False),
+        tooltip=tips,
+    )
+    picked = alt.selection_point(name=PICK, fields=["model"], toggle=False)
+    dots = (
+        base.mark_point(filled=True, size=150, opacity=1, cursor="pointer")
+        .encode(y=up, x="value:Q", color=_colour(alt, colours, legend=False), tooltip=tips)
+        .add_params(picked)
+    )
+    return finished(alt.layer(rules, dots).properties(width=width, height=alt.Step(44)), "Quality by model")
+
+
+def day_axis(alt: Any) -> Any:
+    """The days of a chart, from left to right."""
+    # As UTC, or a day begins in the evening before for whoever lives west of it.
+    return alt.X(
+        "date:T", timeUnit="utcyearmonthdate", title=None, axis=alt.Axis(format="%b %-d", tickCount=8, grid=False)
+    )
+
+
+def _axis(alt: Any, form: str, used: bool) -> Any:
+    return alt.Axis(format=form, tickCount=5) if used else alt.Axis(tickCount=5)
+
+
+def _colour(alt: Any, colours: Mapping[str, str], *, legend: bool = True) -> Any:
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color("model:N", scale=scale, legend=alt.Legend(title=None, orient="bottom") if legend else None)
+
+
+def _picking(alt: Any, chart: Any, fields: list[str], width: int, title: str) -> Any:
+    picked = alt.selection_point(name=PICK, fields=fields, toggle=False)
+    chart = chart.encode(
+        opacity=alt.condition(picked, alt.value(1), alt.value(0.35)),
+        stroke=alt.condition({"param": PICK, "empty": False}, alt.value(_PICKED), alt.value(None)),
+    )
+    return finished(chart.add_params(picked).properties(width=width, height=240), title)
+
+
+def finished(chart: Any, title: str, *, said: str = "") -> Any:
+    """With a title. Text and lines keep the colours of the theme that the notebook shows charts in, light or dark."""
+    chart = chart.properties(background="transparent", padding={"left": 8, "right": 8, "top": 6, "bottom": 6})
+    # Its menu has no name for a screen reader; the tables can be downloaded.
+    chart = chart.properties(usermeta={"embedOptions": {"actions": False}}, description=said or title)
+    if title:
+        chart = chart.properties(title=title)
+    return (
+        chart.configure_view(stroke=None)
+        .configure_axis(
+            gridOpacity=0.25, domainOpacity=0.5, tickOpacity=0.5, labelFontSize=11, titleFontWeight="normal"
+        )
+        .configure_title(anchor="start", fontSize=14, fontWeight=600, offset=10)
+        .configure_legend(labelFontSize=12, symbolSize=110)
+    )
