@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.accessibility import violations
 from tests.browser.apps import marimo_app
 from workbench import api
 from workbench.analytics.synthetic import write_history
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[2]
-# What marimo draws itself: the shell of a page, its menus, and the insides of its tables and sliders.
-NOT_OURS = [
-    "marimo-table",
-    "[data-testid='notebook-actions-dropdown']",
-    "marimo-slider",
-    "marimo-multiselect",
-    "marimo-tabs",
-]
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +35,6 @@ def app(folder: Path) -> Iterator[str]:
     write_history(api.open(folder).events(), last=date(2026, 3, 20), days=40)
     with marimo_app(folder, "notebooks/cost_quality.py") as url:
         yield url
-
-
-def violations(page: Page) -> list[tuple[str, str, str]]:
-    """What axe finds serious or critical in what is ours, as rule, target and markup."""
-    found = importlib.util.find_spec("axe_playwright_python")
-    if found is None or found.origin is None:
-        pytest.skip("axe is not installed: pip install axe-playwright-python")
-    page.evaluate((Path(found.origin).parent / "axe.min.js").read_text("utf-8"))
-    result: dict[str, Any] = page.evaluate(
-        "exclude => axe.run({exclude: exclude.map(one => [one])}, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})",
-        NOT_OURS,
-    )
-    return [
-        (rule["id"], str(node["target"]), node["html"][:200])
-        for rule in result["violations"]
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.browser.accessibility import violations
 from tests.browser.apps import CHROMIUM, FLAGS
 from tests.registry.conftest import CLEAR, UNCLEAR, pipelines, write_run
 from workbench.pipeline.prompt import Prompt
@@ -251,3 +252,26 @@ def test_an_editor_is_refused_approves_moves_prod_and_rolls_back(team: Team, vis
         ("rollback", "staging", "ada"),
     ]
     assert [(who.actor, who.comment) for who in approvals(team.layout, "greet", 1)] == [("ada", "read ten answers")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Callable[[str, str], Page], scheme: str) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    for path, last in [
+        ("/home/", "Refused lately"),
+        ("/experiments/", "Choose a run in the table to open it."),
+        ("/experiments/?run=20260101-000000-aaaaaa-0001", "Rows answered differently"),
+        ("/registry/?artifact=greet@2", "Approve"),
+    ]:
+        page = visit("ada", path)
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        expect(page.get_by_text(last, exact=False).first).to_be_visible()
+        assert violations(page) == [], path
+    page = visit("vera", "/prompt_ab/")
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    assert violations(page) == []
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Key")).to_be_visible()
+    assert violations(page) == []

@@ -101,6 +101,16 @@ def test_the_state_names_runs_versions_and_refusals(workspace: api.Workspace) ->
     assert "decision: few and base cannot be told apart" in troubles
 
 
+def test_made_up_calls_are_called_that(workspace: api.Workspace) -> None:
+    with workspace.events().log() as log:
+        for number, source in enumerate(["served", "synthetic", "synthetic"]):
+            at = NOW.replace(tzinfo=None).isoformat()
+            log.record("calls", {"trace_id": f"t{number}", "started_at": at, "source": source})
+    state = home.state_of(workspace.layout, NOW)
+    assert state.numbers[2][1:] == ("3", "of which 0 failed · $0.00 · 2 made up")
+    assert "with made-up ones" in str(home.calls_chart(state).to_dict()["title"])
+
+
 def test_calls_of_the_last_seven_days_are_those_that_one_may_see(workspace: api.Workspace) -> None:
     with workspace.events().log() as log:
         for number, (tenant, back) in enumerate([("acme", 0), ("acme", 6), ("globex", 1), ("acme", 7)]):

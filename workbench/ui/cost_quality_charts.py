@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ OTHERS = "others"
 # The grey that stands out as much from white as from the dark background: texts among marks know no theme.
 TEXT = "#7d7d7d"
 _PICKED = "#e0762f"
+_PARETO_HEIGHT = 260
 
 
 def model_colours(models: Sequence[str]) -> dict[str, str]:
@@ -89,6 +91,7 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *
         alt.Tooltip("n:Q", title="scored inputs", format=","),
         alt.Tooltip("front:N", title="on the front"),
     ]
+    named = _apart(rows, room, log, width)
     base = alt.Chart(data)
     line = (
         alt.Chart(alt.Data(values=sorted((row for row in rows if row["front"]), key=lambda row: float(row["x"]))))
@@ -96,26 +99,53 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *
         .encode(x=across, y=up)
     )
     bars = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
-        x=across, y=alt.Y("low:Q", title="quality"), y2="high:Q", color=_colour(alt, colours, legend=False)
+        x=across, y=alt.Y("low:Q", title="quality"), y2="high:Q", color=_colour(alt, colours, columns=2)
     )
     dots = base.mark_point(filled=True, cursor="pointer", opacity=1).encode(
         x=across,
         y=up,
-        color=_colour(alt, colours, legend=False),
-        shape=alt.Shape("prompt:N", legend=alt.Legend(title=None, orient="bottom", columns=4, symbolFillColor=TEXT)),
+        color=_colour(alt, colours, columns=2),
+        shape=alt.Shape("prompt:N", legend=alt.Legend(title=None, orient="bottom", columns=2, symbolFillColor=TEXT)),
         size=alt.condition("datum.front", alt.value(150), alt.value(70)),
         tooltip=tips,
     )
     names = (
-        base.transform_filter("datum.front")
+        alt.Chart(alt.Data(values=named))
         .mark_text(align="left", dx=11, dy=8, fontSize=11, color=TEXT, fontWeight=600)
         .encode(x=across, y=up, text="name:N")
     )
     picked = alt.selection_point(name=PICK, fields=["model", "prompt"], toggle=False)
     dots = dots.add_params(picked)
     return finished(
-        alt.layer(line, bars, dots, names).properties(width=width, height=260), "Cost and quality: the front is joined"
+        alt.layer(line, bars, dots, names).properties(width=width, height=_PARETO_HEIGHT),
+        "Cost and quality: the front is joined",
     )
+
+
+def _apart(rows: Sequence[Mapping[str, Any]], room: Sequence[float], log: bool, width: int) -> list[Mapping[str, Any]]:
+    """The points of the front whose names cover no other point, interval or name; the others have the legends."""
+
+    def across(x: float) -> float:
+        low, high, x = (math.log(value) if log else value for value in (room[0], room[1], x))
+        return (x - low) / (high - low) * width
+
+    lowest, highest = min(row["low"] for row in rows), max(row["high"] for row in rows)
+
+    def down(quality: float) -> float:
+        return float((highest - quality) / ((highest - lowest) or 1) * _PARETO_HEIGHT)
+
+    shown: list[Mapping[str, Any]] = []
+    boxes: list[tuple[float, float, float, float]] = []
+    for row in sorted((row for row in rows if row["front"]), key=lambda row: -float(row["quality"])):
+        # A letter takes so many pixels, and a line so many; the name begins a little right of the point and below it.
+        left, top = across(row["x"]) + 11, down(row["quality"]) + 1
+        right, bottom = left + 6.6 * len(row["name"]), top + 14
+        marks = ((across(other["x"]), down(other["high"]), down(other["low"])) for other in rows if other is not row)
+        free = all(not left - 8 < x < right + 4 or low < top - 4 or high > bottom + 4 for x, high, low in marks)
+        if free and all(left > r or right < x or top > y or bottom < t for x, t, r, y in boxes):
+            shown.append(row)
+            boxes.append((left, top, right, bottom))
+    return shown
 
 
 @shared
@@ -196,9 +226,13 @@ def _axis(alt: Any, form: str, used: bool) -> Any:
     return alt.Axis(format=form, tickCount=5) if used else alt.Axis(tickCount=5)
 
 
-def _colour(alt: Any, colours: Mapping[str, str], *, legend: bool = True) -> Any:
+def _colour(alt: Any, colours: Mapping[str, str], *, legend: bool = True, columns: int = 4) -> Any:
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color("model:N", scale=scale, legend=alt.Legend(title=None, orient="bottom") if legend else None)
+    return alt.Color(
+        "model:N",
+        scale=scale,
+        legend=alt.Legend(title=None, orient="bottom", columns=columns, symbolOpacity=1) if legend else None,
+    )
 
 
 def _picking(alt: Any, chart: Any, fields: list[str], width: int, title: str) -> Any:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 DAYS = 7
 SHOWN = 5
 _CALLS = """
-select day, count(*) as calls, sum(cost_usd) as usd, count(*) filter (error_kind is not null) as failed
+select day, count(*) as calls, sum(cost_usd) as usd, count(*) filter (error_kind is not null) as failed,
+count(*) filter (source = 'synthetic') as made_up
 from calls where day >= $since group by day order by day
 """
 _CARD = (
@@ -90,7 +91,7 @@ class State:
     """What there is in a workspace.
 
     Attributes:
-        calls: of the last days that whoever acts may see: day, calls, usd, failed; days without any are there with 0.
+        calls: of the last days that whoever acts may see: day, calls, usd, failed, made_up; days without any are there with 0.
         refusals: the newest, as (when, who, what, reasons).
     """
 
@@ -106,6 +107,8 @@ class State:
         newest = age(self.runs.rows["started_at"][0]) if self.runs.ids else "none yet"
         aliases = sum(len(entry.aliases) for entry in self.versions)
         said = f"of which {self.calls['failed'].sum():,} failed · ${usd:,.2f}"
+        if made_up := self.calls["made_up"].sum():
+            said += f" · {made_up:,} made up"
         return [
             ("Runs", f"{len(self.runs.ids):,}", f"newest: {newest}" + (" ago" if newest[0].isdigit() else "")),
             ("Artifact versions", f"{len(self.versions):,}", f"{aliases} aliases"),
@@ -128,7 +131,7 @@ def state_of(layout: Layout, now: datetime | None = None) -> State:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
     calls = cached_sql(layout, _CALLS, since=days[0].isoformat())
     every = pl.DataFrame({"day": days}).join(calls.with_columns(pl.col("day").cast(pl.Date)), on="day", how="left")
-    filled = every.with_columns(pl.col("calls", "failed").fill_null(0)).sort("day")
+    filled = every.with_columns(pl.col("calls", "failed", "made_up").fill_null(0)).sort("day")
     return State(find_runs(layout), versions(layout), filled, refusals(layout))
 
 
@@ -186,18 +189,24 @@ def calls_chart(state: State, *, width: int = 400) -> Any:
         )
         .properties(width=width, height=170)
     )
-    return _styled(chart, f"Calls of the last {DAYS} days")
+    made_up = ", with made-up ones" if state.calls["made_up"].sum() else ""
+    return _styled(chart, f"Calls of the last {DAYS} days{made_up}")
 
 
 def calls_table(state: State) -> Html:
-    rows = [(f"{day:%Y-%m-%d}", calls, failed, usd) for day, calls, usd, failed in state.calls.iter_rows()]
-    return Html(table(("day", "calls", "failed", "dollars"), rows))
+    columns = state.calls.select(pl.col("day").cast(pl.String), "calls", "failed", "made_up", "usd")
+    return Html(table(("day", "calls", "failed", "made up", "dollars"), columns.rows()))
 
 
 def newest_runs(state: State) -> Html:
     """The newest runs, each with a link to its page where apps are served."""
     if not state.runs.ids:
-        return Html(callout("There is no run yet. Make one: workbench demo, or workbench demo --history.", "info"))
+        return Html(
+            callout(
+                "There is no run yet: workbench demo makes one. workbench demo --history records made-up calls to look at.",
+                "info",
+            )
+        )
     rows = [
         (
             _link("experiments", "run", row["run_id"], row["experiment"]),
