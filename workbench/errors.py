@@ -14,6 +14,7 @@ WorkbenchError                 exit code 1
 │   └── RunLockedError         another process is writing this run
 ├── ComparisonError            rows or scores that cannot be compared
 ├── IntegrityError             stored bytes do not match their digest
+├── EventsError                rows that cannot be written or read
 ├── AccessDenied               the person has not the role that it takes
 ├── GateRefused                a gate said no, with its reasons; exit code 100
 └── MissingExtraError          an optional dependency is not installed; says which extra brings it
@@ -105,6 +106,10 @@ class ComparisonError(WorkbenchError):
 
 
 class IntegrityError(WorkbenchError):
+    pass
+
+
+class EventsError(WorkbenchError):
     pass
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.events.rows import a_call
-from workbench.errors import UsageError
-from workbench.events.log import EventLog, EventsError
+from workbench.errors import EventsError, UsageError
+from workbench.events.log import EventLog
 from workbench.events.store import Events
 
 

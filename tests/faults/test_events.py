@@ -17,8 +17,7 @@ import pytest
 from tests.events.rows import a_call
 from tests.faults.test_disk import small_disk
 from tests.workspaces import make_workspace
-from workbench.errors import WorkbenchWarning
-from workbench.events.log import EventsError
+from workbench.errors import EventsError, WorkbenchWarning
 from workbench.events.store import Events
 
 ROOT = Path(__file__).parents[2]

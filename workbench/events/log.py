@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from workbench.errors import WorkbenchError, WorkbenchWarning
+from workbench.errors import EventsError, WorkbenchError, WorkbenchWarning
 from workbench.events.encode import Encoder, encoder
 from workbench.events.open_journal import OpenJournal
 from workbench.events.schema import find_table
@@ -35,10 +35,6 @@ ROTATE_BYTES = 64 << 20
 # Other processes read what is not compacted yet line by line.
 COMPACT_BYTES = 8 << 20
 _RETRY_SECONDS = 0.5
-
-
-class EventsError(WorkbenchError):
-    """Rows that cannot be written or read."""
 
 
 def utc_now() -> str:
