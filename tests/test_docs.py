@@ -6,7 +6,6 @@ import getpass
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -29,6 +28,7 @@ from tests.documentation import (
     run_page,
     unsaid,
 )
+from tests.ports import free_port
 from workbench.experiments.spec import ExperimentSpec, read_experiment
 from workbench.finetune.recipe import FinetuneSpec
 from workbench.init.init import init_workspace
@@ -113,9 +113,7 @@ def test_the_researchers_page_runs(researched: Path) -> None:
 def test_a_page_runs_with_a_model(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("PORT", str(free_port()))
     if page in ASKS_A_MODEL:
         folder = init_workspace(tmp_path / "team").root
     else:

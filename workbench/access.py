@@ -53,6 +53,11 @@ class Viewer:
 _acting: ContextVar[Viewer | None] = ContextVar("acting", default=None)
 
 
+def served() -> bool:
+    """Whether this process serves apps behind a sign-in."""
+    return bool(os.environ.get(SERVED))
+
+
 def current() -> Viewer:
     """Who acts now: the person signed in to the app that this code runs for, else the user of this machine.
 
@@ -63,7 +68,7 @@ def current() -> Viewer:
         return viewer
     if (viewer := _signed_in()) is not None:
         return viewer
-    if os.environ.get(SERVED):
+    if served():
         raise AccessDenied("nobody is signed in here", hint="Sign in again.")
     return Viewer(local_user(), frozenset({"admin"}))
 

@@ -21,6 +21,13 @@ def escape(value: Any) -> str:
     return html.escape(str(value))
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would say them in."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, raw: bool = False) -> str:
     """A compact table. Cells are escaped unless `raw`; numbers are set to the right."""
     style = "padding:.25em .7em;border-bottom:1px solid rgba(128,128,128,.3);vertical-align:top;"

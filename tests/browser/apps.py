@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from tests.ports import free_port
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -24,9 +25,7 @@ FLAGS = [
 @contextlib.contextmanager
 def marimo_app(folder: Path, notebook: str, arguments: Sequence[str] = ()) -> Iterator[str]:
     """The address of a notebook of the workspace in `folder`, served for as long as the block runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "marimo", "run", "--headless", "--no-token", "--port", str(port), notebook]
     with (folder / "marimo.log").open("w") as log:
         server = subprocess.Popen([*command, "--", *arguments], cwd=folder, stdout=log, stderr=log)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 
 from tests.browser.accessibility import violations
 from tests.browser.apps import CHROMIUM, FLAGS
+from tests.ports import free_port
 from tests.registry.conftest import CLEAR, UNCLEAR, pipelines, write_run
 from workbench.pipeline.prompt import Prompt
 from workbench.registry import names
@@ -98,9 +98,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 @contextlib.contextmanager
 def served(root: Path) -> Iterator[str]:
     """The address of `workbench apps` in a folder, for as long as the block runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (root / "apps.log").open("w") as log:
         command = [sys.executable, "-m", "workbench", "apps", "--port", str(port)]
         server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})

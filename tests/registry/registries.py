@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 USER, PASSWORD = "ada", "s3cret-word"
 # bcrypt with 16 rounds: what htpasswd -B writes.
 _HTPASSWD = f"{USER}:$2b$04$abcdefghijklmnopqrstuuzQDw2v3CQSMowG.sq3X.nH1lfmlmQMW\n"
@@ -62,9 +64,7 @@ def registry(*, login: bool = False) -> Server:
     if program is None:
         pytest.skip("docker-registry is not installed: apt-get install docker-registry")
     folder = Path(tempfile.mkdtemp(prefix="workbench-registry-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     (folder / "htpasswd").write_text(_HTPASSWD)
     text = _CONFIG + (_AUTH if login else "")
     (folder / "config.yml").write_text(

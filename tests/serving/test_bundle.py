@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import venv
@@ -19,6 +18,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from tests.models.tiny import make_adapter, save_tiny_model
+from tests.ports import free_port
 from tests.registry.conftest import CLEAR, pipelines, write_run
 from tests.serving.answering import Parrot
 from workbench import api
@@ -338,7 +338,7 @@ def test_installed_in_a_clean_environment_it_gives_the_recorded_answers(
     there = _run([python, "-c", "import workbench; print(workbench.__file__)"], folder, environment)
     assert str(tmp_path / "venv") in there
 
-    port = _free_port()
+    port = free_port()
     environment["WORKBENCH_API_KEY"] = "a-long-random-text"
     workbench = [str(tmp_path / "venv" / "bin" / "workbench"), "serve", ".", "--host", "0.0.0.0", "--port", str(port)]
     workbench += ["--work", str(tmp_path / "work")]
@@ -360,7 +360,7 @@ def test_installed_in_a_clean_environment_it_gives_the_recorded_answers(
 
 
 def test_smoke_says_that_no_server_is_there(bundle: Bundle) -> None:
-    command = [sys.executable, "smoke.py", f"http://127.0.0.1:{_free_port()}", "--wait", "0"]
+    command = [sys.executable, "smoke.py", f"http://127.0.0.1:{free_port()}", "--wait", "0"]
     done = subprocess.run(command, cwd=bundle.folder, capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not ready" in done.stderr
@@ -379,12 +379,6 @@ def test_the_command_line_says_what_is_missing(layout: Layout, monkeypatch: pyte
         assert (done.returncode, done.stdout) == (code, "")
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _files(folder: Path) -> dict[str, bytes]:

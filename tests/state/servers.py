@@ -8,12 +8,13 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 _numbers = itertools.count()
 
@@ -35,9 +36,7 @@ def _server() -> int:
     if not _programs():
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="workbench-postgres-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     if os.getuid() == 0:
         # The server refuses to run as root.
         owner = pwd.getpwnam("postgres")

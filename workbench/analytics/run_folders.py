@@ -51,7 +51,7 @@ class RunFolders:
         for name in names:
             parts = []
             for file in (_MANIFEST, *_PARQUET, _JOURNAL):
-                looks = _looks(self.folder / name / file)
+                looks = looks_of(self.folder / name / file)
                 parts.append("-" if looks is None else f"{looks[0]}.{looks[1]}")
             if parts[0] != "-" and parts[1:] != ["-"] * 3:
                 found[name] = ",".join(parts)
@@ -77,7 +77,7 @@ class RunFolders:
         size = 0
         for name in ids:
             group.append(name)
-            size += sum(looks[0] for file in (*_PARQUET, _JOURNAL) if (looks := _looks(self.folder / name / file)))
+            size += sum(looks[0] for file in (*_PARQUET, _JOURNAL) if (looks := looks_of(self.folder / name / file)))
             if size >= _PORTION_BYTES or len(group) >= _PORTION:
                 yield group
                 group, size = [], 0
@@ -88,7 +88,7 @@ class RunFolders:
         for name in ids:
             for file in _PARQUET:
                 path = self.folder / name / file
-                looks = _looks(path)
+                looks = looks_of(path)
                 if looks is None or self._damaged.get(path) == looks:
                     continue
                 try:
@@ -118,7 +118,7 @@ class RunFolders:
 
     def _sound(self, path: Path) -> bool:
         """Whether a file begins and ends as Parquet does and is not known to be damaged; told in `problems` where not."""
-        looks = _looks(path)
+        looks = looks_of(path)
         if looks is None:
             return False
         if path in self._damaged:
@@ -149,7 +149,8 @@ def _completed(scores: pl.LazyFrame, calls: pl.LazyFrame) -> pl.LazyFrame:
     return scores.drop(_ADDED).join(known, on=key, how="left").select(list(SCORES.columns))
 
 
-def _looks(path: Path) -> tuple[int, int] | None:
+def looks_of(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where there is none."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from workbench.analytics.run_folders import looks_of
 from workbench.events.schema import TIME
 from workbench.workspace import Layout
 
@@ -64,15 +65,16 @@ class RunsView:
     def _read(self) -> pl.DataFrame:
         found = []
         for entry in os.scandir(self.folder) if self.folder.is_dir() else ():
-            try:
-                path = Path(entry.path, "run.json")
-                state = path.stat()
-                looks = state.st_size, state.st_mtime_ns
-                known = self._known.get(entry.name)
-                if known is None or known[0] != looks:
-                    known = self._known[entry.name] = looks, _described(path)
-            except (FileNotFoundError, NotADirectoryError):
+            path = Path(entry.path, "run.json")
+            looks = looks_of(path)
+            if looks is None:
                 continue
+            known = self._known.get(entry.name)
+            if known is None or known[0] != looks:
+                try:
+                    known = self._known[entry.name] = looks, _described(path)
+                except FileNotFoundError:
+                    continue
             if known[1] is not None:
                 found.append(known[1])
         texts = {name: pl.String if kind == TIME else kind for name, kind in RUNS.items() if name not in _COUNTED}

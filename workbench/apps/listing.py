@@ -46,24 +46,31 @@ def find_apps(layout: Layout, paths: Sequence[Path] = ()) -> list[App]:
         NotFoundError: there is none, or a path is not there.
         UsageError: a file is no marimo notebook, its metadata is malformed, or two have one name.
     """
-    files = [Path(path) for path in paths] or sorted(
-        path for path in layout.notebooks.glob("*.py") if not path.name.startswith((".", "_")) and _title(path)
-    )
-    if not files:
+    if paths:
+        titled = [(Path(path), _title_of(Path(path))) for path in paths]
+    else:
+        files = [path for path in sorted(layout.notebooks.glob("*.py")) if not path.name.startswith((".", "_"))]
+        titled = [(path, title) for path in files if (title := _title(path))]
+    if not titled:
         raise NotFoundError(f"no marimo notebook in {layout.notebooks}", hint="Make one: marimo edit notebooks/mine.py")
-    apps = [_app(path, layout) for path in files]
+    apps = [_app(path, title, layout) for path, title in titled]
     slugs = [app.slug for app in apps]
     if twice := sorted({slug for slug in slugs if slugs.count(slug) > 1}):
         raise UsageError(f"two notebooks are called {twice[0]}", hint="Rename one of them.")
     return sorted(apps, key=lambda app: (app.order, app.title))
 
 
-def _app(path: Path, layout: Layout) -> App:
+def _title_of(path: Path) -> str:
+    """The title of a notebook that was named, which must be one."""
     if not path.is_file():
         raise NotFoundError(f"no notebook {path}", hint="Check the path.")
     title = _title(path)
     if not title:
         raise UsageError(f"{path} is no marimo notebook", hint="Apps are marimo notebooks (.py).")
+    return title
+
+
+def _app(path: Path, title: str, layout: Layout) -> App:
     metadata = script_metadata(path).get("tool", {}).get("workbench", {}).get("app", {})
     if not isinstance(metadata, dict) or (unknown := sorted(set(metadata) - {"summary", "role", "order"})):
         wrong = unknown[0] if isinstance(metadata, dict) else "app"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tomllib
@@ -13,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import DataError, UsageError
+from workbench.files import toml_value
 from workbench.validation import first_fault
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -85,9 +85,11 @@ class DatasetSpec(BaseModel):
     def to_toml(self) -> str:
         """The text of `dataset.toml`; `from_toml` gives back an equal spec."""
         lines = [
-            f"{key} = {_toml(value)}" for key, value in self.model_dump(exclude={"splits"}).items() if value is not None
+            f"{key} = {toml_value(value)}"
+            for key, value in self.model_dump(exclude={"splits"}).items()
+            if value is not None
         ]
-        shares = [f"{_toml(name)} = {share!r}" for name, share in self.splits.items()]
+        shares = [f"{toml_value(name)} = {share!r}" for name, share in self.splits.items()]
         return "\n".join([*lines, "", "[splits]", *shares]) + "\n"
 
     @classmethod
@@ -122,12 +124,3 @@ def columns(value: str | Sequence[str] | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):
-        # A JSON string is a TOML basic string, except that TOML wants U+007F escaped and knows no surrogate pairs.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value)

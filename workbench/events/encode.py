@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from workbench.errors import UsageError
+from workbench.events.journal import line_of
 from workbench.events.schema import SOURCES, TIME, Table
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -93,8 +93,7 @@ def encoder(table: Table, now: Callable[[], str]) -> Encoder:
         if record.setdefault("source", SOURCES[0]) not in SOURCES:
             raise UsageError(f"{table.name}.source must be {' or '.join(SOURCES)}, not {record['source']!r}")
         # Half of a surrogate pair has no UTF-8; models that are cut off inside a character leave such.
-        body = _ENCODE(record).encode("utf-8", "replace")
-        return b'{"crc":%d,"record":%b}\n' % (zlib.crc32(body), body)
+        return line_of(_ENCODE(record).encode("utf-8", "replace"))
 
     return encode
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,13 +29,21 @@ class JournalContent:
     torn: int
 
 
-# What `_line` writes; the checksum is that of the record's bytes as they stand.
-_FORM = re.compile(rb'\{"crc":(\d+),"record":(.*)\}\n', re.DOTALL)
+_OPEN, _RECORD = b'{"crc":', b',"record":'
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    body = canonical_json(record)
+def line_of(body: bytes) -> bytes:
+    """The line that holds a record's JSON; the checksum is that of its bytes as they stand."""
     return b'{"crc":%d,"record":%b}\n' % (zlib.crc32(body), body)
+
+
+def body_of(line: bytes) -> bytes | None:
+    """A record's JSON out of its line, without the end of line; None where the form or the checksum is wrong."""
+    comma = line.find(b",", 7, 20)
+    if comma < 0 or not line.startswith(_OPEN) or not line.startswith(_RECORD, comma) or line[-1:] != b"}":
+        return None
+    body, checksum = line[comma + len(_RECORD) : -1], line[len(_OPEN) : comma]
+    return body if checksum.isdigit() and zlib.crc32(body) == int(checksum) else None
 
 
 def iterate_journal(path: Path) -> Iterator[dict[str, Any] | None]:
@@ -53,11 +60,11 @@ def iterate_journal(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    found = _FORM.fullmatch(line)
-    if found is None or zlib.crc32(found[2]) != int(found[1]):
+    body = body_of(line[:-1])
+    if body is None:
         return None
     try:
-        record = json.loads(found[2])
+        record = json.loads(body)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
@@ -101,7 +108,7 @@ class JournalWriter:
             fsync_directory(path.parent)
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
-        self._file.write(b"".join(map(_line, records)))
+        self._file.write(b"".join(line_of(canonical_json(record)) for record in records))
 
     def flush(self) -> None:
         self._file.flush()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import json
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from workbench.events.journal import body_of
 from workbench.events.schema import TIME, Table
 
 _NAME = re.compile(r"[^.].*\.v(\d+)\.jsonl")
-_OPEN = b'{"crc":'
 
 
 @dataclass(frozen=True)
@@ -66,21 +65,12 @@ def read_portion(path: Path, table: Table, start: int, limit: int | None = None)
         return Portion(table.empty(), start)
     bodies, damaged = [], []
     for line in data[:whole].split(b"\n")[:-1]:
-        body = _body(line)
+        body = body_of(line)
         if body is None:
             damaged.append(line)
         else:
             bodies.append(body)
     return Portion(_rows(bodies, table, version), start + whole, tuple(damaged))
-
-
-def _body(line: bytes) -> bytes | None:
-    comma = line.find(b",", 7, 20)
-    if comma < 0 or not line.startswith(_OPEN) or line[comma : comma + 10] != b',"record":' or line[-1:] != b"}":
-        return None
-    body = line[comma + 10 : -1]
-    checksum = line[7:comma]
-    return body if checksum.isdigit() and zlib.crc32(body) == int(checksum) else None
 
 
 def _rows(bodies: list[bytes], table: Table, version: int) -> pl.DataFrame:

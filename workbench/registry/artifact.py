@@ -172,7 +172,7 @@ class Artifact:
         return Evidence(
             pl.read_parquet(io.BytesIO(self.read(build.CALLS))),
             pl.read_parquet(io.BytesIO(self.read(build.SCORES))),
-            self._document(build.DECISION),
+            self.decision,
             self._document(build.COMPARISON),
         )
 
@@ -205,6 +205,11 @@ class Artifact:
         return dict(json.loads(self.read(build.PROVENANCE)))
 
     @property
+    def decision(self) -> dict[str, Any] | None:
+        """The decision that the promotion rested on; None where the run had a single variant."""
+        return self._document(build.DECISION)
+
+    @property
     def gate(self) -> dict[str, Any]:
         """The policy and the checks that let the artifact in."""
         return dict(json.loads(self.read(build.GATE)))
@@ -228,14 +233,14 @@ class Artifact:
             "layers": [layer.to_json() for _, layer in sorted(self.layers.items())],
             "provenance": self.provenance,
             "notebook": book.record.to_json() if book else None,
-            "decision": self._document(build.DECISION),
+            "decision": self.decision,
             "gate": self.gate,
         }
 
     def summary(self) -> list[tuple[str, str]]:
         """The lines that people read first, as (name, text)."""
         source = self.provenance
-        data, decision = source["dataset"], self._document(build.DECISION)
+        data, decision = source["dataset"], self.decision
         commit = source["git_commit"]
         return [
             ("digest", self.digest),

@@ -155,7 +155,7 @@ def rollback(
     with writing(layout.state_url) as session:
         if session.get(Alias, (name, alias)) is None:
             raise _no_alias(session, name, alias)
-        trail = _trail(session, name, alias)
+        trail = trail_of(session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq)))
         if len(trail) < 2:
             raise NotFoundError(
                 f"{name}@{alias} has always pointed at version {trail[-1]}",
@@ -163,6 +163,21 @@ def rollback(
             )
         _move(session, "rollback", name, alias, trail[-2], actor, None, at)
         return _describe(session, _version(session, name, trail[-2]))
+
+
+def trail_of(moves: Iterable[Move | Audit]) -> list[int]:
+    """The versions an alias pointed at that were not rolled back, oldest first; the last is the present one.
+
+    Args:
+        moves: what was done with that alias, oldest first.
+    """
+    trail: list[int] = []
+    for move in moves:
+        if move.kind == "alias" and move.to_version is not None:
+            trail.append(move.to_version)
+        elif move.kind == "rollback" and trail:
+            trail.pop()
+    return trail
 
 
 def record_refusal(
@@ -311,18 +326,6 @@ def _no_alias(session: Session, name: str, alias: str) -> NotFoundError:
     aliases = session.scalars(select(Alias.alias).filter_by(name=name).order_by(Alias.alias)).all()
     there = f"It has: {', '.join(aliases)}." if aliases else f"Set one with: workbench artifact alias {name} {alias}"
     return NotFoundError(f"{name} has no alias {alias!r}", hint=there)
-
-
-def _trail(session: Session, name: str, alias: str) -> list[int]:
-    """The versions an alias pointed at that were not rolled back, oldest first; the last is the present one."""
-    trail: list[int] = []
-    events = session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq))
-    for event in events:
-        if event.kind == "alias" and event.to_version is not None:
-            trail.append(event.to_version)
-        elif event.kind == "rollback":
-            trail.pop()
-    return trail
 
 
 def _move(

@@ -18,7 +18,7 @@ from workbench.files import short, write_atomic
 from workbench.pipeline.prompt import Prompt
 from workbench.registry.names import check_alias, check_name
 from workbench.registry.prompt_import import ImportReport, Incoming, take_over
-from workbench.registry.prompts import SavedPrompt, prompt_log
+from workbench.registry.prompts import SavedPrompt, kept_prompts
 from workbench.state.db import timestamp
 from workbench.validation import first_fault
 from workbench.workspace import Layout
@@ -101,12 +101,8 @@ def export_prompts(layout: Layout, folder: Path, names: Iterable[str] = ()) -> t
         PromptError: the folder has a version that is not kept here, or another one; nothing was written.
         DataError: a `versions.json` there is malformed.
     """
-    wanted = list(dict.fromkeys(names))
-    logs = [prompt_log(layout, name) for name in wanted] if wanted else [prompt_log(layout)]
-    kept: dict[str, list[SavedPrompt]] = {}
-    for saved in (saved for log in logs for saved in reversed(log)):
-        kept.setdefault(saved.name, []).append(saved)
-    files = {name: _files(folder / name, kept[name]) for name in wanted or sorted(kept)}
+    kept = kept_prompts(layout, names)
+    files = {name: _files(folder / name, versions) for name, versions in kept.items()}
     exported = []
     for name, contents in files.items():
         changed = [path for path, data in contents.items() if not path.is_file() or path.read_bytes() != data]

@@ -21,7 +21,7 @@ from workbench.registry.mlflow_text import PROMPT_TAG, mlflow_template, prompt_j
 from workbench.registry.names import check_alias, check_name
 from workbench.registry.prompt_files import utc
 from workbench.registry.prompt_import import ImportReport, Incoming, in_order, take_over
-from workbench.registry.prompts import LATEST, SavedPrompt, prompt_log
+from workbench.registry.prompts import LATEST, SavedPrompt, kept_prompts
 from workbench.state.db import timestamp
 from workbench.workspace import Layout
 
@@ -61,11 +61,7 @@ def export_to_mlflow(layout: Layout, uri: str, names: Iterable[str] = ()) -> Mlf
         MissingExtraError: `mlflow-skinny` is not installed.
         WorkbenchError: MLflow cannot be reached, or refuses.
     """
-    wanted = list(dict.fromkeys(names))
-    kept: dict[str, list[SavedPrompt]] = {name: prompt_log(layout, name)[::-1] for name in wanted}
-    if not wanted:
-        for saved in reversed(prompt_log(layout)):
-            kept.setdefault(saved.name, []).append(saved)
+    kept = kept_prompts(layout, names)
     prompts: dict[str, dict[int, int]] = {}
     created: dict[str, tuple[int, ...]] = {}
     notes: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +99,20 @@ def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
     if name is not None and not found:
         raise NotFoundError(f"no prompt was saved as {name!r}", hint=f"Save it: workbench prompt save {name} FILE")
     return found
+
+
+def kept_prompts(layout: Layout, names: Iterable[str] = ()) -> dict[str, list[SavedPrompt]]:
+    """The kept versions of the named prompts, or of all, by name, the oldest first.
+
+    Raises:
+        NotFoundError: nothing was saved under a name.
+    """
+    wanted = list(dict.fromkeys(names))
+    kept: dict[str, list[SavedPrompt]] = {name: [] for name in wanted}
+    for log in [prompt_log(layout, name) for name in wanted] if wanted else [prompt_log(layout)]:
+        for saved in reversed(log):
+            kept.setdefault(saved.name, []).append(saved)
+    return kept if wanted else dict(sorted(kept.items()))
 
 
 def find_prompt(layout: Layout, reference: str) -> Prompt:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import os
 import re
 import shutil
@@ -17,11 +16,11 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.data.store import open_dataset
 from workbench.errors import IntegrityError, NotFoundError, WorkbenchError, WorkspaceError
-from workbench.files import short, write_atomic
+from workbench.files import short, toml_value, write_atomic
 from workbench.registry.reproduce_state import copy_names
 from workbench.workspace import SETTINGS_FILE, Layout, read_settings
 
@@ -124,17 +123,8 @@ def _settings(folder: Path, layout: Layout) -> Layout:
     for store in ("events", "state", "blobs"):
         values.pop(store)
     values["cache"]["responses"] = False
-    write_atomic(path, "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in values.items()))
+    write_atomic(path, "".join(f"{toml_value(key)} = {toml_value(value)}\n" for key, value in values.items()))
     return Layout(folder, read_settings(path))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # A JSON string is a TOML basic string, except that TOML wants U+007F escaped and knows no surrogate pairs.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _copy_built(scratch: Layout, layout: Layout, manifest: RunManifest) -> None:

@@ -191,7 +191,7 @@ def compare_runs(artifact: Artifact, then: Run, now: Run, *, files: str, note: s
     book, source = artifact.notebook(), artifact.provenance
     assert book is not None
     answers, changed = _answers(then, now)
-    before = artifact.evidence().decision
+    before = artifact.decision
     after = _decision(artifact, now) if before is not None else None
     return Reproduction(
         artifact=f"{artifact.name}@{artifact.version}",

@@ -139,7 +139,7 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 def describe(served: Served) -> dict[str, Any]:
     """What `GET /` says."""
-    decision = served.artifact.evidence().decision
+    decision = served.artifact.decision
     example = json.dumps({"inputs": dict.fromkeys(served.variables, "…")}, ensure_ascii=False)
     return {
         "artifact": served.label,

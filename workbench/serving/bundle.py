@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 
 from workbench.errors import IntegrityError, ModelError, UsageError
-from workbench.files import digest_file, digest_json, publish_folder
+from workbench.files import digest_file, digest_json, publish_folder, toml_value
 from workbench.models.store import STARTER, ModelFolder, find_model
 from workbench.pipeline.pipeline import Pipeline
 from workbench.registry.artifact import Artifact
@@ -168,12 +168,12 @@ def _pull(model: str) -> str | None:
 
 
 def _settings(settings: Settings, name: str, models: list[str]) -> str:
-    """`workbench.toml` of the bundle: the servers that its models are on. A JSON text, number or list is TOML as well."""
-    lines = ["format_version = 1", f"name = {json.dumps(name)}"]
+    """`workbench.toml` of the bundle: the servers that its models are on."""
+    lines = ["format_version = 1", f"name = {toml_value(name)}"]
     for prefix in sorted({model.partition(":")[0] for model in models if is_remote(model)}):
         if (server := settings.server(prefix)) is not None:
             lines += ["", f"[servers.{prefix}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in server.model_dump(exclude_none=True).items()]
+            lines += [f"{key} = {toml_value(value)}" for key, value in server.model_dump(exclude_none=True).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -191,7 +191,7 @@ def _values(
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What the templates print."""
-    source, decision = artifact.provenance, artifact.evidence().decision
+    source, decision = artifact.provenance, artifact.decision
     slug = re.sub(r"[^a-z0-9]+", "-", artifact.name).strip("-")[:50]
     server = settings.server(pipeline.model.partition(":")[0]) if is_remote(pipeline.model) else None
     keys = [server.key_env] if server is not None and server.key_env else []

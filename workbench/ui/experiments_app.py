@@ -18,7 +18,7 @@ from workbench.analytics.open import open_events
 from workbench.errors import UsageError, WorkbenchError
 from workbench.experiments.records import RETRIED_ERRORS
 from workbench.experiments.run import Run
-from workbench.html import callout
+from workbench.html import callout, duration
 from workbench.surroundings import runs_as_script
 from workbench.ui.charts import OUTCOME_COLOURS, OUTCOMES
 from workbench.ui.lab import Html
@@ -98,8 +98,8 @@ def find_runs(layout: Layout, *, now: float | None = None) -> Runs:
             problems[name] = "cannot be read: its run.json is malformed. Restore it from a backup."
     moment = time.time() if now is None else now
     states = [_state(layout, row, problems, moment) for row in rows.iter_rows(named=True)]
-    duration = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
-    return Runs(rows.with_columns(duration.alias("duration_s"), pl.Series("state", states, pl.String)), problems)
+    took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
+    return Runs(rows.with_columns(took.alias("duration_s"), pl.Series("state", states, pl.String)), problems)
 
 
 def search(runs: Runs, text: str = "", *, dataset: str | None = None, state: str | None = None) -> pl.DataFrame:
@@ -136,7 +136,9 @@ def run_table(layout: Layout, rows: pl.DataFrame, *, seconds: float = DECIDING_S
         "state",
         "rows",
         pl.Series("cost", [_dollars(usd) for usd in rows["usd"]], pl.String),
-        pl.Series("duration", [_duration(seconds) for seconds in rows["duration_s"]], pl.String),
+        pl.Series(
+            "duration", ["–" if seconds is None else duration(seconds) for seconds in rows["duration_s"]], pl.String
+        ),
         pl.col("run_id").alias("run"),
     )
 
@@ -238,14 +240,6 @@ def _dollars(usd: float | None) -> str:
     if usd is None:
         return "unknown"
     return "$0" if usd == 0 else f"${usd:,.2f}" if usd >= 0.01 else "under $0.01"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def age(at: str | datetime, now: datetime | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -39,11 +38,6 @@ _CARD = (
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:1em"
 
 
-def served() -> bool:
-    """Whether this process serves apps behind a sign-in."""
-    return bool(os.environ.get(access.SERVED))
-
-
 def apps_here(layout: Layout) -> list[App]:
     """The apps that whoever acts may open, but for this page.
 
@@ -66,7 +60,7 @@ def gallery(layout: Layout) -> Html:
 def _card(app: App) -> str:
     title = f"<div style='font-weight:600;font-size:1.15em;margin-bottom:.3em'>{escape(app.title)}</div>"
     text = f"<div style='opacity:.85;font-size:.95em;line-height:1.4'>{escape(app.summary or app.path.name)}</div>"
-    if served():
+    if access.served():
         return f"<a href='/{escape(app.slug)}/' style='{_CARD}'>{title}{text}</a>"
     command = f"<code style='font-size:.8em;display:block;margin-top:.6em'>marimo run notebooks/{escape(app.path.name)}</code>"
     return f"<div style='{_CARD}'>{title}{text}{command}</div>"
@@ -83,7 +77,7 @@ def who() -> Html:
         "padding:.25em .8em;cursor:pointer"
     )
     button = f"<form method='post' action='/signout' style='margin:0'><button style='{style}'>Sign out</button></form>"
-    return Html(f"<div style='display:flex;gap:1em;align-items:center'>{text}{button if served() else ''}</div>")
+    return Html(f"<div style='display:flex;gap:1em;align-items:center'>{text}{button if access.served() else ''}</div>")
 
 
 @dataclass(frozen=True)
@@ -247,7 +241,7 @@ def troubles(state: State) -> Html:
 
 
 def _link(app: str, parameter: str, value: str, text: str) -> str:
-    if not served():
+    if not access.served():
         return escape(text)
     return f"<a href='/{app}/?{parameter}={escape(value)}' style='text-decoration:underline'>{escape(text)}</a>"
 

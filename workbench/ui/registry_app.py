@@ -51,7 +51,9 @@ def versions(layout: Layout) -> tuple[NamedVersion, ...]:
     """
     access.require("viewer", "see the registry")
     found = names.ls(layout)
-    newest = {entry.name: max(other.created_at for other in found if other.name == entry.name) for entry in found}
+    newest: dict[str, str] = {}
+    for entry in found:
+        newest[entry.name] = max(newest.get(entry.name, ""), entry.created_at)
     return tuple(sorted(found, key=lambda entry: (newest[entry.name], entry.name, entry.version), reverse=True))
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from workbench.registry.artifact import Artifact
-    from workbench.registry.names import Move
     from workbench.workspace import Layout
 
 # Aliases that a move to is asked twice about.
@@ -95,7 +94,7 @@ def offers(layout: Layout, artifact: Artifact, alias: str | None) -> tuple[Offer
         move = Offer("move", alias, now, None, f"{where} already.")
     else:
         move = Offer("move", alias, now, artifact.version, f"{where}; moved, it points at version {artifact.version}.")
-    trail = _trail([move for move in names.history(layout, artifact.name) if move.alias == alias])
+    trail = names.trail_of(move for move in names.history(layout, artifact.name) if move.alias == alias)
     if len(trail) < 2:
         said = f"{alias} has never pointed anywhere else, so it cannot be rolled back."
         return move, Offer("rollback", alias, now, None, said)
@@ -197,14 +196,3 @@ def attempt(work: Callable[[], Html]) -> Html | Problem:
 def told(said: Html | Problem | None) -> list[Html | Problem]:
     """What came of the last action, where there was one."""
     return [] if said is None else [said]
-
-
-def _trail(moves: Sequence[Move]) -> list[int]:
-    """The versions that an alias pointed at and was not rolled back from, as `names.rollback` follows them."""
-    trail: list[int] = []
-    for move in moves:
-        if move.kind == "alias" and move.to_version is not None:
-            trail.append(move.to_version)
-        elif move.kind == "rollback" and trail:
-            trail.pop()
-    return trail

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from workbench.errors import require
-from workbench.html import escape
+from workbench.html import duration, escape
 from workbench.surroundings import place
 from workbench.ui.charts import VARIANT_COLOURS, Nothing, _styled
 
@@ -82,7 +82,7 @@ def training_status(metrics: pl.DataFrame, steps: int | None = None) -> str:
         parts.append(f"{last['memory_mb'] / 1024:.1f} GB")
     if steps and isinstance(speed, float) and speed > 0:
         seconds = (steps - last["step"]) * last["tokens"] / last["step"] / speed
-        parts.append(f"{_duration(seconds)} left")
+        parts.append(f"{duration(seconds)} left")
     return " · ".join(parts)
 
 
@@ -146,9 +146,3 @@ def _jupyter() -> Draw:
             handles.extend(display(what, display_id=True) for what in drawn)  # type: ignore[no-untyped-call]
 
     return draw
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
