@@ -52,10 +52,10 @@ def test_it_filters_drills_down_and_looks_ahead(app: str, page: Page) -> None:
     expect(page.get_by_text("07 Mar 2026 to 20 Mar 2026", exact=False)).to_be_visible(timeout=30_000)
 
     # A click on a bar leads to its calls.
-    chart = page.locator("marimo-vega canvas").first
-    expect(chart).to_be_visible(timeout=30_000)
-    chart.click(position={"x": 360, "y": 200})
-    expect(page.get_by_role("heading", name=re.compile(r"Calls of 2026-03-\d\d, "))).to_be_visible(timeout=30_000)
+    bars = page.locator("marimo-vega svg [aria-roledescription='bar']")
+    expect(bars.and_(page.locator("[aria-label*='2026-02']"))).to_have_count(0, timeout=30_000)
+    bars.and_(page.locator("[aria-label*='2026-03-11']")).first.click()
+    expect(page.get_by_role("heading", name=re.compile(r"Calls of 2026-03-11, "))).to_be_visible(timeout=30_000)
 
     # So does a control, without a mouse.
     page.get_by_label("Day", exact=True).select_option("2026-03-17")

@@ -94,7 +94,9 @@ def test_rollback_goes_back_one_move_at_a_time_and_then_refuses(three: Layout) -
     with pytest.raises(NotFoundError, match="always pointed at version 1"):
         names.rollback(three, "triage", "prod")
     names.set_alias(three, "triage", "prod", 2)
-    assert names.rollback(three, "triage", "prod").version == 1
+    with pytest.raises(UsageError, match="points at version 2 by now, not at 3"):
+        names.rollback(three, "triage", "prod", was=3)
+    assert names.rollback(three, "triage", "prod", was=2).version == 1
 
 
 @given(moves=st.lists(st.sampled_from([1, 2, 3, None]), max_size=12))

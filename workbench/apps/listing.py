@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import NotFoundError, UsageError
+from workbench.experiments.notebook_cells import marimo_shape
 from workbench.notebook_check import script_metadata
 from workbench.workspace import Layout
 
@@ -82,16 +81,9 @@ def _app(path: Path, title: str, layout: Layout) -> App:
 def _title(path: Path) -> str:
     """What a marimo notebook calls itself; its file's name where it says nothing, empty where it is none."""
     try:
-        tree = ast.parse(path.read_text("utf-8"))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
+        shape = marimo_shape(path.read_text("utf-8"))
+    except UnicodeDecodeError:
         return ""
-    for statement in tree.body:
-        value = statement.value if isinstance(statement, ast.Assign) else None
-        if isinstance(value, ast.Call) and ast.unparse(value.func) == "marimo.App":
-            options: dict[str, Any] = {
-                option.arg: option.value.value
-                for option in value.keywords
-                if option.arg and isinstance(option.value, ast.Constant)
-            }
-            return str(options.get("app_title") or path.stem.replace("_", " ").capitalize())
-    return ""
+    if shape is None:
+        return ""
+    return str(shape.app.get("app_title") or path.stem.replace("_", " ").capitalize())

@@ -143,18 +143,34 @@ def set_alias(
 
 
 def rollback(
-    layout: Layout, name: str, alias: str, *, actor: str | None = None, at: datetime | None = None
+    layout: Layout,
+    name: str,
+    alias: str,
+    *,
+    actor: str | None = None,
+    at: datetime | None = None,
+    was: int | None = None,
 ) -> NamedVersion:
     """Point an alias back at the version before the present one; again, at the one before that.
+
+    Args:
+        was: the version that it must point at until then; by default any.
 
     Raises:
         AccessDenied: who is signed in is no editor.
         NotFoundError: no such alias, or it never pointed anywhere else.
+        UsageError: it does not point at `was`.
     """
     access.require("editor", "roll back")
     with writing(layout.state_url) as session:
-        if session.get(Alias, (name, alias)) is None:
+        row = session.get(Alias, (name, alias))
+        if row is None:
             raise _no_alias(session, name, alias)
+        if was is not None and row.version != was:
+            raise UsageError(
+                f"{name}@{alias} points at version {row.version} by now, not at {was}: somebody moved it",
+                hint="Look again.",
+            )
         trail = trail_of(session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq)))
         if len(trail) < 2:
             raise NotFoundError(

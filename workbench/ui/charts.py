@@ -1,4 +1,4 @@
-"""Charts of a comparison and a run, by Altair. Transparent, in greys and hues that read on white and on black."""
+"""Charts of a comparison and a run, by Altair. Transparent, in hues that read on white and on black."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from workbench.experiments.comparison import Comparison
     from workbench.experiments.run import Run
 
-INK = "#808893"
+# The colour of the text around a chart: dark on a light page and light on a dark one.
+INK = "currentColor"
+# Marks that stand back.
+GREY = "#808893"
 OUTCOMES = ("better", "worse", "equivalent", "inconclusive")
 OUTCOME_COLOURS = ("#2ea043", "#da3633", "#3877cb", "#d29922")
 OUTCOME_SHAPES = ("triangle-up", "triangle-down", "square", "circle")
@@ -79,7 +82,7 @@ def difference_plot(comparison: Comparison, *, width: int | str = 520) -> Any:
         .encode(y=y, x="difference:Q", color=colour, shape=shape, tooltip=tips)
     )
     chart = alt.layer(zero, bars, points).properties(width=width, height=alt.Step(38))
-    return _styled(chart, f"Difference to {comparison.baseline}, with {comparison.level:.0%} intervals")
+    return finished(chart, f"Difference to {comparison.baseline}, with {comparison.level:.0%} intervals")
 
 
 def cost_quality(run: Run, comparison: Comparison, *, cost: str = "latency_s", width: int | str = 520) -> Any:
@@ -118,9 +121,9 @@ def cost_quality(run: Run, comparison: Comparison, *, cost: str = "latency_s", w
         x=x, y=alt.Y("low:Q", title=y_title, axis=alt.Axis(format=".0%")), y2="high:Q", color=colour, tooltip=tips
     )
     dots = base.mark_point(filled=True, size=130, opacity=1).encode(x=x, y="mean:Q", color=colour, tooltip=tips)
-    names = base.mark_text(align="left", dx=10, fontSize=12).encode(x=x, y="mean:Q", text="variant:N", color=colour)
+    names = base.mark_text(align="left", dx=10, fontSize=12).encode(x=x, y="mean:Q", text="variant:N")
     chart = alt.layer(bars, dots, names).properties(width=width, height=220)
-    return _styled(chart, f"What a call takes, and how good it is ({comparison.primary})")
+    return finished(chart, f"What a call takes, and how good it is ({comparison.primary})")
 
 
 def accuracy_by_target(run: Run, scorer: str, *, width: int | str = 520) -> Any:
@@ -162,24 +165,41 @@ def accuracy_by_target(run: Run, scorer: str, *, width: int | str = 520) -> Any:
         )
         .properties(width=width, height=alt.Step(13))
     )
-    return _styled(chart, f"Right answers by true {scorer}")
+    return finished(chart, f"Right answers by true {scorer}")
 
 
-def _styled(chart: Any, title: str) -> Any:
+def finished(chart: Any, title: str, *, said: str = "") -> Any:
+    """With a title, and in the colours of the text around it, on whatever background.
+
+    Args:
+        said: what the chart is for who cannot see it; the title by default.
+    """
+    chart = chart.properties(background="transparent", padding={"left": 8, "right": 8, "top": 6, "bottom": 6})
+    # As SVG, text takes its colour from the page. The menu has no name for a screen reader; tables can be downloaded.
+    chart = chart.properties(
+        usermeta={"embedOptions": {"renderer": "svg", "actions": False}}, description=said or title or "chart"
+    )
+    if title:
+        chart = chart.properties(title=title)
     return (
-        chart.properties(
-            title=title, background="transparent", padding={"left": 16, "right": 16, "top": 6, "bottom": 6}
-        )
-        .configure_view(stroke=None)
+        chart.configure_view(stroke=None)
         .configure_axis(
             labelColor=INK,
             titleColor=INK,
             gridColor=INK,
-            gridOpacity=0.2,
+            gridOpacity=0.15,
             domainColor=INK,
+            domainOpacity=0.5,
             tickColor=INK,
+            tickOpacity=0.5,
             labelFontSize=12,
+            titleFontWeight="normal",
         )
-        .configure_title(color=INK, anchor="start", fontSize=14, fontWeight=600, offset=12)
+        .configure_header(labelColor=INK, titleColor=INK)
+        .configure_text(color=INK)
+        # These are one mark each, of which a screen reader has nothing to say.
+        .configure_area(aria=False)
+        .configure_line(aria=False)
+        .configure_title(color=INK, anchor="start", fontSize=14, fontWeight=600, offset=10)
         .configure_legend(labelColor=INK, titleColor=INK, labelFontSize=12, symbolSize=120)
     )

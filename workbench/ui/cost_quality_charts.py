@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import require
-from workbench.ui.charts import VARIANT_COLOURS, Nothing
+from workbench.ui.charts import INK, VARIANT_COLOURS, Nothing, finished
 from workbench.ui.shared import shared
 
 # What is picked in each chart: the fields of its selection.
 PICK = "pick"
 MOST_MODELS = len(VARIANT_COLOURS) - 1
 OTHERS = "others"
-# The grey that stands out as much from white as from the dark background: texts among marks know no theme.
-TEXT = "#7d7d7d"
 _PICKED = "#e0762f"
 _PARETO_HEIGHT = 260
 
@@ -95,7 +93,7 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *
     base = alt.Chart(data)
     line = (
         alt.Chart(alt.Data(values=sorted((row for row in rows if row["front"]), key=lambda row: float(row["x"]))))
-        .mark_line(interpolate="step-after", color=TEXT, strokeDash=[4, 3])
+        .mark_line(interpolate="step-after", color=INK, strokeDash=[4, 3])
         .encode(x=across, y=up)
     )
     bars = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
@@ -105,13 +103,13 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *
         x=across,
         y=up,
         color=_colour(alt, colours, columns=2),
-        shape=alt.Shape("prompt:N", legend=alt.Legend(title=None, orient="bottom", columns=2, symbolFillColor=TEXT)),
+        shape=alt.Shape("prompt:N", legend=alt.Legend(title=None, orient="bottom", columns=2, symbolFillColor=INK)),
         size=alt.condition("datum.front", alt.value(150), alt.value(70)),
         tooltip=tips,
     )
     names = (
         alt.Chart(alt.Data(values=named))
-        .mark_text(align="left", dx=11, dy=8, fontSize=11, color=TEXT, fontWeight=600)
+        .mark_text(align="left", dx=11, dy=8, fontSize=11, color=INK, fontWeight=600)
         .encode(x=across, y=up, text="name:N")
     )
     picked = alt.selection_point(name=PICK, fields=["model", "prompt"], toggle=False)
@@ -242,20 +240,3 @@ def _picking(alt: Any, chart: Any, fields: list[str], width: int, title: str) ->
         stroke=alt.condition({"param": PICK, "empty": False}, alt.value(_PICKED), alt.value(None)),
     )
     return finished(chart.add_params(picked).properties(width=width, height=240), title)
-
-
-def finished(chart: Any, title: str, *, said: str = "") -> Any:
-    """With a title. Text and lines keep the colours of the theme that the notebook shows charts in, light or dark."""
-    chart = chart.properties(background="transparent", padding={"left": 8, "right": 8, "top": 6, "bottom": 6})
-    # Its menu has no name for a screen reader; the tables can be downloaded.
-    chart = chart.properties(usermeta={"embedOptions": {"actions": False}}, description=said or title)
-    if title:
-        chart = chart.properties(title=title)
-    return (
-        chart.configure_view(stroke=None)
-        .configure_axis(
-            gridOpacity=0.25, domainOpacity=0.5, tickOpacity=0.5, labelFontSize=11, titleFontWeight="normal"
-        )
-        .configure_title(anchor="start", fontSize=14, fontWeight=600, offset=10)
-        .configure_legend(labelFontSize=12, symbolSize=110)
-    )

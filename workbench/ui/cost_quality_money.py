@@ -8,8 +8,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
-from workbench.ui.charts import VARIANT_COLOURS
-from workbench.ui.cost_quality_charts import TEXT, day_axis, finished
+from workbench.ui.charts import INK, VARIANT_COLOURS, finished
+from workbench.ui.cost_quality_charts import day_axis
 from workbench.ui.shared import shared
 
 if TYPE_CHECKING:
@@ -43,21 +43,18 @@ def burn_down(
     tip = ["day:N", "kind:N", alt.Tooltip("value:Q", title="dollars", format=",.2f")]
     up = alt.Y("value:Q", title="dollars, since the 1st", axis=alt.Axis(format="$,~f", tickCount=5))
     tips = [*tip, *(alt.Tooltip(f"{name}:Q", format=",.2f") for name in ("low", "high"))]
-    later = alt.Chart(alt.Data(values=coming))
-    layers = [
-        later.mark_area(opacity=0.22, color=VARIANT_COLOURS[0]).encode(x=day_axis(alt), y=alt.Y("low:Q"), y2="high:Q"),
-        later.mark_line(strokeDash=[5, 4], color=VARIANT_COLOURS[0], point=True).encode(
-            x=day_axis(alt), y=up, tooltip=tips
-        ),
-        alt.Chart(alt.Data(values=so_far))
-        .mark_line(strokeWidth=3, color=VARIANT_COLOURS[0])
-        .encode(x=day_axis(alt), y=up, tooltip=tip),
-    ]
+    line = alt.Chart(alt.Data(values=so_far)).mark_line(strokeWidth=3, color=VARIANT_COLOURS[0])
+    layers = [line.encode(x=day_axis(alt), y=up, tooltip=tip)]
+    if coming:
+        later = alt.Chart(alt.Data(values=coming)).encode(x=day_axis(alt))
+        band = later.mark_area(opacity=0.22, color=VARIANT_COLOURS[0]).encode(y=alt.Y("low:Q"), y2="high:Q")
+        likely = later.mark_line(strokeDash=[5, 4], color=VARIANT_COLOURS[0], point=True).encode(y=up, tooltip=tips)
+        layers = [band, likely, *layers]
     if budget > 0:
         line = alt.Chart(alt.Data(values=[{"value": budget, "said": f"budget ${budget:,.2f}"}]))
         layers.append(line.mark_rule(color="#da3633", strokeWidth=2).encode(y="value:Q"))
         layers.append(
-            line.mark_text(align="left", dy=-7, color=TEXT, fontWeight=600, fontSize=12).encode(
+            line.mark_text(align="left", dy=-7, color=INK, fontWeight=600, fontSize=12).encode(
                 x=alt.value(4), y="value:Q", text="said:N"
             )
         )

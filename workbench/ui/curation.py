@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import MissingExtraError, require
 from workbench.files import short
 from workbench.html import callout, escape, table
-from workbench.ui.charts import VARIANT_COLOURS, Nothing, _styled
+from workbench.ui.charts import VARIANT_COLOURS, Nothing, finished
 from workbench.ui.report import _STYLE, _svg
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _bars(
         )
         .properties(width=width, height=alt.Step(step))
     )
-    return _styled(chart, title)
+    return finished(chart, title)
 
 
 def _histogram(histogram: Histogram, axis: str, title: str, *, width: int | str, log: bool) -> Any:
@@ -197,7 +197,7 @@ def _histogram(histogram: Histogram, axis: str, title: str, *, width: int | str,
     )
     rules = alt.Chart(alt.Data(values=lines)).mark_rule(strokeDash=[5, 4], strokeWidth=2, color=_COLOURS["dropped"])
     chart = alt.layer(bars, rules.encode(x="at:Q")).properties(width=width, height=170)
-    return _styled(chart, title)
+    return finished(chart, title)
 
 
 def _splits(report: CurationReport) -> list[tuple[str, int, int, int]]:

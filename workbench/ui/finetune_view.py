@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
 from workbench.html import callout
-from workbench.ui.charts import VARIANT_COLOURS, Nothing, _styled
+from workbench.ui.charts import VARIANT_COLOURS, Nothing, finished
 from workbench.ui.lab import Html
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def data_chart(workspace: Workspace, recipe: FinetuneRecipe, *, width: int | str
         .properties(width=width, height=alt.Step(30))
     )
     named = f", {len(labels)} values of {column}" if labels else ""
-    return _styled(chart, f"Rows of {dataset.name}{named}")
+    return finished(chart, f"Rows of {dataset.name}{named}")
 
 
 def example_view(workspace: Workspace, recipe: FinetuneRecipe) -> Html:
@@ -147,7 +147,7 @@ def memory_chart(plan: FinetunePlan, *, width: int | str = 340) -> Any:
         free = alt.Chart(alt.Data(values=[{"free": plan.available_mb}]))
         layers.append(free.mark_rule(strokeDash=[4, 4], strokeWidth=2, color="#da3633").encode(x="free:Q"))
     title = f"Memory: {plan.memory.training:,.0f} MB at most, {plan.available_mb:,.0f} MB are free"
-    return _styled(alt.layer(*layers).properties(width=width, height=alt.Step(34)), title)
+    return finished(alt.layer(*layers).properties(width=width, height=alt.Step(34)), title)
 
 
 def _parts(memory: MemoryEstimate, loading: bool) -> dict[str, float]:
@@ -179,7 +179,7 @@ def time_chart(plan: FinetunePlan, *, width: int | str = 190) -> Any:
         .properties(width=width, height=alt.Step(34))
     )
     total = (steps + looks) / seconds
-    return _styled(chart, f"Time: {total:.0f} {unit}, {plan.pilot.tokens_per_s:.0f} tokens/s here")
+    return finished(chart, f"Time: {total:.0f} {unit}, {plan.pilot.tokens_per_s:.0f} tokens/s here")
 
 
 def _count(number: int, noun: str) -> str:

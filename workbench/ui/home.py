@@ -15,7 +15,7 @@ from workbench.apps.listing import HOME, App, find_apps
 from workbench.errors import require
 from workbench.html import callout, escape, table
 from workbench.state.db import Audit, reading
-from workbench.ui.charts import Nothing, _styled
+from workbench.ui.charts import Nothing, finished
 from workbench.ui.experiments_app import Runs, age, find_runs
 from workbench.ui.lab import Html
 from workbench.ui.registry_app import versions
@@ -184,7 +184,7 @@ def calls_chart(state: State, *, width: int = 400) -> Any:
         .properties(width=width, height=170)
     )
     made_up = ", with made-up ones" if state.calls["made_up"].sum() else ""
-    return _styled(chart, f"Calls of the last {DAYS} days{made_up}")
+    return finished(chart, f"Calls of the last {DAYS} days{made_up}")
 
 
 def calls_table(state: State) -> Html:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
 from workbench.registry.lineage_graph import KINDS
-from workbench.ui.charts import INK, Nothing, _styled
+from workbench.ui.charts import INK, Nothing, finished
 
 if TYPE_CHECKING:
     from workbench.registry.lineage_graph import Edge, Lineage, Node
@@ -99,7 +99,7 @@ def lineage_chart(lineage: Lineage) -> Any:
         boxes = [_box(node, places[node.key]) for node in nodes.values() if node.kind == kind]
         if boxes:
             layers += _boxes(alt, kind, boxes, x, down)
-    return _styled(alt.layer(*layers).properties(width=width, height=height), f"Lineage of {lineage.title}")
+    return finished(alt.layer(*layers).properties(width=width, height=height), f"Lineage of {lineage.title}")
 
 
 def _boxes(alt: Any, kind: str, boxes: list[dict[str, Any]], x: Any, down: dict[str, Any]) -> list[Any]:

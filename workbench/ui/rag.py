@@ -12,7 +12,7 @@ import polars as pl
 
 from workbench.errors import require
 from workbench.html import callout, table
-from workbench.ui.charts import INK, VARIANT_COLOURS, _styled
+from workbench.ui.charts import GREY, INK, VARIANT_COLOURS, finished
 from workbench.ui.lab import Html
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def configurations_plot(result: TuneResult, *, height: int = 280) -> Any:
     chosen = alt.selection_point(name=PICKED, fields=["configuration"], empty=False)
     colour = alt.Color(
         "front:N",
-        scale=alt.Scale(domain=list(_FRONT), range=[VARIANT_COLOURS[0], INK]),
+        scale=alt.Scale(domain=list(_FRONT), range=[VARIANT_COLOURS[0], GREY]),
         legend=alt.Legend(title=None, orient="bottom"),
     )
     tips = ["configuration:N", *(alt.Tooltip(f"{name}:Q", format=form) for name, form in _TIPS.items())]
@@ -204,7 +204,7 @@ def configurations_plot(result: TuneResult, *, height: int = 280) -> Any:
         params=[picked],
         spacing=24,
     )
-    return _styled(chart, "")
+    return finished(chart, "")
 
 
 def _configuration_rows(result: TuneResult) -> list[dict[str, Any]]:

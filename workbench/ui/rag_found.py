@@ -11,7 +11,7 @@ from workbench.errors import require
 from workbench.html import callout, table
 from workbench.retrieval.metrics import is_relevant
 from workbench.retrieval.types import Chunk, Span
-from workbench.ui.charts import INK, OUTCOME_COLOURS, Nothing, _styled
+from workbench.ui.charts import GREY, OUTCOME_COLOURS, Nothing, finished
 from workbench.ui.lab import Html
 from workbench.ui.rag_modes import MODES, ByMode, Find
 
@@ -33,7 +33,7 @@ def mode_plot(view: ByMode, *, width: int = 560) -> Any:
         return Nothing(view.sentence)
     alt = require("altair", extra="charts")
     groups = {"first": OUTCOME_COLOURS[0], f"in the first {view.k}": OUTCOME_COLOURS[2]}
-    groups |= {"further down": OUTCOME_COLOURS[3], "not found": INK}
+    groups |= {"further down": OUTCOME_COLOURS[3], "not found": GREY}
     first, within, late, never = groups
     rows = []
     for mode in MODES:
@@ -62,7 +62,7 @@ def mode_plot(view: ByMode, *, width: int = 560) -> Any:
         )
         .properties(width=width, height=alt.Step(30))
     )
-    return _styled(chart, "Where each mode ranks the evidence")
+    return finished(chart, "Where each mode ranks the evidence")
 
 
 def question_view(view: ByMode, question: str) -> Html:

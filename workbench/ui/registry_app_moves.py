@@ -168,15 +168,16 @@ def carry_out(layout: Layout, reference: str, offer: Offer) -> Html:
     name = reference.partition("@")[0]
     if offer.to is None:
         raise UsageError(offer.said.rstrip("."), hint="Choose another version or alias.")
-    now = names.alias_version(layout, name, offer.alias)
-    if now != offer.now:
-        raise UsageError(
-            f"{offer.alias} points at version {now} by now: somebody moved it while you looked", hint="Look again."
-        )
     if offer.kind == "move":
+        now = names.alias_version(layout, name, offer.alias)
+        if now != offer.now:
+            raise UsageError(
+                f"{name}@{offer.alias} points at version {now} by now, not at {offer.now}: somebody moved it",
+                hint="Look again.",
+            )
         found = move_alias(layout, reference, offer.alias)
         return Html(callout(f"{who.name} moved {offer.alias} to {found.name}@{found.version}.", "ok"))
-    found = names.rollback(layout, name, offer.alias)
+    found = names.rollback(layout, name, offer.alias, was=offer.now)
     return Html(callout(f"{who.name} rolled {offer.alias} back to {found.name}@{found.version}.", "ok"))
 
 

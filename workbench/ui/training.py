@@ -9,7 +9,7 @@ import polars as pl
 from workbench.errors import require
 from workbench.html import duration, escape
 from workbench.surroundings import place
-from workbench.ui.charts import VARIANT_COLOURS, Nothing, _styled
+from workbench.ui.charts import VARIANT_COLOURS, Nothing, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def loss_chart(metrics: pl.DataFrame, *, width: int | str = 520) -> Any:
         dots = alt.Chart(alt.Data(values=looks)).mark_point(filled=True, size=50, opacity=1)
         mark = alt.Chart(alt.Data(values=[best])).mark_point(size=190, strokeWidth=2, shape="diamond")
         layers += [dots.encode(x=x, y=y, color=colour, tooltip=tips), mark.encode(x=x, y=y, color=colour)]
-    return _styled(alt.layer(*layers).properties(width=width, height=220), title)
+    return finished(alt.layer(*layers).properties(width=width, height=220), title)
 
 
 def training_status(metrics: pl.DataFrame, steps: int | None = None) -> str:
