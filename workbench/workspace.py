@@ -187,6 +187,31 @@ class AppsSettings(BaseModel):
     oidc: OidcSettings | None = None
 
 
+class SigstoreSettings(BaseModel):
+    """`[sigstore]`: whom signatures without a key are trusted from.
+
+    Attributes:
+        trust_config: a file with Sigstore's client trust config or trusted root, relative to the workspace; empty means
+            the public Sigstore.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    trust_config: str = ""
+
+
+class ServeSettings(BaseModel):
+    """`[serve]`: what `workbench serve` records of the questions that it answers.
+
+    Attributes:
+        record: a row a question, among the events of the workspace; `--no-record` switches it off for one server.
+        content: also keep inputs, answers and the words of errors; without it a row holds digests, tokens, times and cost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    record: bool = True
+    content: bool = True
+
+
 class Settings(BaseModel):
     """`workbench.toml`. Unknown keys are refused, so a typing mistake cannot pass as a default."""
 
@@ -201,6 +226,8 @@ class Settings(BaseModel):
     servers: dict[str, ServerSettings] = {}
     roles: dict[str, tuple[str, ...]] = {}
     apps: AppsSettings = AppsSettings()
+    serve: ServeSettings = ServeSettings()
+    sigstore: SigstoreSettings = SigstoreSettings()
 
     @field_validator("servers", mode="before")
     @classmethod
@@ -271,12 +298,16 @@ class Layout:
         return self.root / "policies"
 
     @property
+    def events(self) -> Path:
+        return self.root / self.settings.events.path
+
+    @property
     def runs(self) -> Path:
-        return self.root / self.settings.events.path / "runs"
+        return self.events / "runs"
 
     @property
     def trainings(self) -> Path:
-        return self.root / self.settings.events.path / "trainings"
+        return self.events / "trainings"
 
     @property
     def blobs(self) -> Path:

@@ -71,11 +71,26 @@ def test_columns_follow_from_the_migrations() -> None:
     assert list(CHANGED.columns) == ["id", "seconds", "at", "tenant"]
     assert CHANGED.version == 3
     # Version 0 of calls and scores is what runs hold, so whatever a run records has its column.
-    assert set(CALLS.columns) == {*schema_of(Call), "source"}
+    assert set(CALLS.columns) == {*schema_of(Call), "source", "artifact", "alias"}
     assert set(SCORES.columns) == {*schema_of(Score), "trace_id", "tenant", "started_at", "source"}
     for table in TABLES.values():
         assert table.columns[table.time] == TIME
         assert {"source", "tenant", *table.required} <= set(table.columns)
+
+
+def test_calls_of_version_1_have_no_artifact_and_no_alias(tmp_path: Path) -> None:
+    assert set(CALLS.columns_of(1)) == {*schema_of(Call), "source"}
+    body = json.dumps({"trace_id": "a", "source": "served", "started_at": "2026-03-01T10:00:00"}).encode()
+    journal = tmp_path / "journals" / "calls" / "20260301T100000-1-abcd.v1.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b'{"crc":%d,"record":%b}\n' % (zlib.crc32(body), body))
+    events = Events(tmp_path)
+    with events.log() as log:
+        log.record("calls", a_call(1, artifact="greet@2", alias="prod"))
+    for _ in range(2):
+        rows = events.sql("select trace_id, artifact, alias from calls order by trace_id").rows()
+        assert rows == [("a", None, None), ("trace-1", "greet@2", "prod")]
+        events.compact()
 
 
 def test_stored_calls_of_version_0_are_read_and_rewritten_as_todays(tmp_path: Path) -> None:
@@ -135,4 +150,6 @@ def test_a_stored_file_says_what_it_is(tmp_path: Path) -> None:
         log.record("calls", a_call(1))
     events.compact()
     [path] = tmp_path.glob("calls/day=*/*.parquet")
-    assert {"workbench.table": "calls", "workbench.version": "1"}.items() <= pl.read_parquet_metadata(path).items()
+    assert {"workbench.table": "calls", "workbench.version": str(CALLS.version)}.items() <= pl.read_parquet_metadata(
+        path
+    ).items()

@@ -35,7 +35,7 @@ def test_what_waits_while_a_batch_is_under_way_goes_together() -> None:
         engine.go.set()
         answers = await asyncio.gather(first, *rest)
         batches.close()
-        return [answer.value for answer in answers]
+        return [answered.answer.value for answered in answers]
 
     assert asyncio.run(main()) == [str(n) for n in range(8)]
     assert engine.batches == [1, 4, 3]
@@ -75,9 +75,23 @@ def test_one_question_more_than_may_wait_is_turned_away_and_the_others_are_answe
         engine.go.set()
         answers = await asyncio.gather(first, *waiting)
         batches.close()
-        return [answer.value for answer in answers]
+        return [answered.answer.value for answered in answers]
 
     assert asyncio.run(main()) == ["a", "b", "c"]
+
+
+def test_a_question_that_comes_just_when_a_batch_has_ended_is_answered() -> None:
+    async def main() -> None:
+        batches = Batches(ECHO, Parrot())
+        for steps in range(400):
+            await batches.ask({"text": "a"})
+            for _ in range(steps % 40):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(30):
+                assert (await batches.ask({"text": "b"})).answer.value == "b"
+        batches.close()
+
+    asyncio.run(main())
 
 
 def test_who_stopped_waiting_is_not_asked_for() -> None:
@@ -94,7 +108,7 @@ def test_who_stopped_waiting_is_not_asked_for() -> None:
         last = asyncio.create_task(batches.ask({"text": "c"}))
         await asyncio.sleep(0)
         engine.go.set()
-        assert [(await first).value, (await last).value] == ["a", "c"]
+        assert [(await first).answer.value, (await last).answer.value] == ["a", "c"]
         batches.close()
 
     asyncio.run(main())
@@ -108,7 +122,7 @@ def test_a_model_that_breaks_fails_its_batch_and_answers_the_next() -> None:
         batches = Batches(ECHO, engine)
         with pytest.raises(RuntimeError, match="broke"):
             await batches.ask({"text": "crash"})
-        return str((await batches.ask({"text": "well"})).value)
+        return str((await batches.ask({"text": "well"})).answer.value)
 
     assert asyncio.run(main()) == "well"
 

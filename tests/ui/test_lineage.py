@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.registry.test_lineage import tell_story
+from tests.registry.test_lineage_served import serve
 from workbench import api
 from workbench.registry.lineage_graph import Draft, Edge, Lineage, Node
 from workbench.ui.charts import Nothing
@@ -45,6 +46,14 @@ def test_every_node_is_a_box_and_what_came_first_is_left(workspace: api.Workspac
         if "calls" not in edge.later and "decision" not in edge.later + edge.earlier:
             assert left[ids[edge.earlier]] < left[ids[edge.later]]
     assert len(chart.to_dict()["layer"][0]["data"]["values"]) >= 2 * len(graph.edges)
+
+
+def test_served_calls_are_right_of_the_alias_they_asked_for(workspace: api.Workspace) -> None:
+    serve(workspace.layout, 1234, "greet@2", "prod")
+    drawn = boxes(lineage_chart(workspace.lineage("greet@2")))
+    calls, alias = drawn["1,234 calls", "last 2026-03-03"], drawn["greet@prod", "now"]
+    assert calls["x"] > alias["x"]
+    assert calls["fact_by_alias"] == "prod 1234"
 
 
 def test_it_becomes_a_picture(workspace: api.Workspace) -> None:

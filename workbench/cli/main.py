@@ -11,6 +11,7 @@ import typer
 import workbench
 import workbench.cli.artifact_remote
 import workbench.cli.artifact_reproduce
+import workbench.cli.artifact_sign
 from workbench.cli.apps import access_app, apps_command
 from workbench.cli.audit import audit_app
 from workbench.cli.data import app as data_app

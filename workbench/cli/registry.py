@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.errors import GateRefused, UsageError
+from workbench.errors import GateRefused, IntegrityError, UsageError
 from workbench.files import short, write_atomic
 from workbench.workspace import Layout
 
@@ -27,6 +29,10 @@ Variant = Annotated[str | None, typer.Option(help="The variant in question; wher
 Over = Annotated[str | None, typer.Option(help="The variant to compare it with; the first other one by default.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A policy; policies/default.toml by default.")]
 Reference = Annotated[str, typer.Argument(metavar="ARTIFACT", help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:…")]
+TrustConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A Sigstore of your own; that of workbench.toml by default.")
+]
+Staging = Annotated[bool, typer.Option("--staging", help="Sigstore's public instance for trying things out.")]
 
 
 def gate_command(
@@ -124,6 +130,8 @@ def show(
 ) -> None:
     """Show what an artifact is, where it comes from and what it holds."""
     from workbench.registry.artifact import Artifact
+    from workbench.registry.keyless import signatures_on
+    from workbench.registry.lineage_served import served_calls
 
     if lineage:
         from workbench.api import Workspace
@@ -132,10 +140,18 @@ def show(
         _print(graph.to_json() if as_json else str(graph))
         return
     found = Artifact.open(Layout.find(), artifact)
+    signatures = signatures_on(found)
+    label = f"{found.name}@{found.version}"
+    counted, unreadable = served_calls(Layout.find())
+    served = counted.get(label)
+    for said in unreadable.values():
+        typer.echo(f"could not be read: {said}", err=True)
     if as_json:
-        _print(found.to_json())
+        asked = served.facts() if served else None
+        _print({**found.to_json(), "signatures": signatures.to_json(), "served": asked})
         return
-    _table(("artifact", f"{found.name}@{found.version}"), found.summary())
+    told = [("signatures", str(signatures)), ("served", str(served) if served else "none recorded here")]
+    _table(("artifact", label), [*found.summary(), *told])
     _table(
         ("layer", "digest", "bytes"),
         [(title, short(b.digest), str(b.size)) for title, b in sorted(found.layers.items())],
@@ -146,71 +162,78 @@ def show(
 def verify(
     artifact: Reference,
     key: Annotated[Path | None, typer.Option(help="A public key that must have signed it.")] = None,
+    identity: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Who must have signed it keyless: an address or a workflow's URI.")
+    ] = None,
+    issuer: Annotated[str | None, typer.Option(metavar="URL", help="The provider that says who WHO is.")] = None,
+    trust_config: TrustConfig = None,
+    staging: Staging = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With Sigstore's trust root as it is kept here; nothing is fetched.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Hash the manifest and every layer again, and look for a signature. Exits with 1 and names what is wrong."""
+    """Hash the manifest and every layer again, and look for signatures. Exits with 1 and names what is wrong."""
     from workbench.registry.artifact import Artifact
+    from workbench.registry.keyless import signatures_on
 
-    found = Artifact.open(Layout.find(), artifact)
+    if (identity is None) != (issuer is None):
+        raise UsageError("--identity and --issuer go together", hint="Who signed means little without who says so.")
+    if identity is None and (trust_config or staging or offline):
+        raise UsageError("whose signature?", hint="Give --identity WHO --issuer URL too.")
+    layout = Layout.find()
+    found = Artifact.open(layout, artifact)
     checks = found.check()
-    sound = all(check.ok for check in checks)
+    asked = _signatures_asked(layout, found, key, identity, issuer, (trust_config, staging, offline))
     if as_json:
         layers = [{"title": c.title, "digest": c.digest, "size": c.size, "ok": c.ok, "error": c.error} for c in checks]
-        signed = None if key is None else _has_signed(found, key)
-        sound &= signed is not False
+        sound, signed, reason = all(check.ok for check in checks), None, None
+        if asked:
+            try:
+                for look, _ in asked:
+                    look()
+                signed = True
+            except IntegrityError as error:
+                sound = signed = False
+                reason = error.message
         about = {"name": found.name, "version": found.version, "digest": found.digest}
-        _print({**about, "ok": sound, "signed": signed, "layers": layers})
+        there = signatures_on(found).to_json()
+        _print({**about, "ok": sound, "signed": signed, "reason": reason, "signatures": there, "layers": layers})
         if not sound:
             raise typer.Exit(1)
         return
     _table(("layer", "digest", ""), [(c.title, short(c.digest), "ok" if c.ok else "DAMAGED") for c in checks])
     found.verify()
-    if key is not None:
-        from workbench.registry.keys import PublicKey
-        from workbench.registry.sign import verify_signature
-
-        verify_signature(found, PublicKey.read(key))
-        _print(f"{found.name}@{found.version} is signed by {key}")
+    for look, by in asked:
+        look()
+        _print(f"{found.name}@{found.version} is signed by {by}")
     _print(f"{found.name}@{found.version} is whole: {found.digest}")
 
 
-def _has_signed(artifact: Artifact, key: Path) -> bool:
+def _signatures_asked(
+    layout: Layout,
+    artifact: Artifact,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    trust: tuple[Path | None, bool, bool],
+) -> list[tuple[Callable[[], None], str]]:
+    """What makes sure of each signature that was asked for, and whose it is."""
+    from workbench.registry.keyless import verify_keyless
+    from workbench.registry.keyless_trust import trusted_root
     from workbench.registry.keys import PublicKey
-    from workbench.registry.sign import signatures_by
+    from workbench.registry.policy import Identity
+    from workbench.registry.sign import verify_signature
 
-    return bool(signatures_by(artifact, [PublicKey.read(key)]))
-
-
-@artifact_app.command("keygen")
-def keygen(
-    file: Annotated[Path, typer.Argument(help="Where the private key goes; its public part to FILE.pub.")],
-) -> None:
-    """Make a key for signing, encrypted where WORKBENCH_KEY_PASSWORD is set."""
-    from workbench.registry.keys import PrivateKey
-
-    made = PrivateKey.new(file)
-    _print(f"{file} and {file}.pub, key {short(made.public.id)}")
-
-
-@artifact_app.command("sign")
-def sign(
-    artifact: Reference,
-    key: Annotated[Path, typer.Option(help="The private key.")],
-    as_json: Json = False,
-) -> None:
-    """Sign a version, and attest to where it comes from and what it consists of."""
-    from dataclasses import asdict
-
-    from workbench.registry.artifact import Artifact
-    from workbench.registry.keys import PrivateKey
-    from workbench.registry.sign import sign_artifact
-
-    found = Artifact.open(Layout.find(), artifact)
-    signed = sign_artifact(found, PrivateKey.read(key))
-    if as_json:
-        _print({"name": found.name, "version": found.version, "digest": found.digest, **asdict(signed)})
-    else:
-        _print(f"{found.name}@{found.version} is signed by key {short(signed.key_id)}")
+    file, staging, offline = trust
+    asked: list[tuple[Callable[[], None], str]] = []
+    if key is not None:
+        asked.append((partial(verify_signature, artifact, PublicKey.read(key)), str(key)))
+    if identity and issuer:
+        who = Identity(identity=identity, issuer=issuer)
+        root = partial(trusted_root, layout, file=file, staging=staging, offline=offline)
+        asked.append((partial(verify_keyless, artifact, who, root), str(who)))
+    return asked
 
 
 @artifact_app.command("sbom")

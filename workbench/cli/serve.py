@@ -9,6 +9,7 @@ import typer
 
 from workbench.cli.common import print_json
 from workbench.cli.registry import Json, Reference, artifact_app
+from workbench.errors import UsageError
 from workbench.workspace import Layout
 
 
@@ -26,22 +27,46 @@ def serve_command(
     work: Annotated[
         Path | None, typer.Option(help="Where a bundle's index and adapter are unpacked; in the cache by default.")
     ] = None,
+    no_record: Annotated[
+        bool, typer.Option("--no-record", help="Record neither questions and answers nor feedback.")
+    ] = False,
+    record_to: Annotated[
+        Path | None,
+        typer.Option(help="A folder of events to record in, instead of the workspace's. A bundle records only there."),
+    ] = None,
+    no_content: Annotated[
+        bool, typer.Option("--no-content", help="Record tokens, times and errors, but no inputs and no answers.")
+    ] = False,
 ) -> None:
     """Answer with an artifact over HTTP: POST /v1/answer. With WORKBENCH_API_KEY set, requests must show that key."""
     from workbench.registry.artifact import Artifact
     from workbench.serving.app import make_app
-    from workbench.serving.served import is_bundle, open_bundle, serve_artifact
+    from workbench.serving.recording import Recording
+    from workbench.serving.served import asked_alias, is_bundle, open_bundle, serve_artifact
     from workbench.serving.server import api_key, run
 
+    if no_record and record_to is not None:
+        raise UsageError("--no-record and --record-to exclude each other")
     key = api_key(host, open_to_all=open_to_all)
-    if is_bundle(Path(artifact)):
+    bundled = is_bundle(Path(artifact))
+    if bundled:
         found, layout = open_bundle(Path(artifact), work)
     else:
         layout = Layout.find()
         found = Artifact.open(layout, artifact)
     served = serve_artifact(found, layout)
-    app = make_app(served, api_key=key, timeout_s=timeout, waiting=waiting)
+    folder = record_to
+    if folder is None and layout.settings.serve.record and not bundled:
+        folder = layout.events
+    recording = None
+    if folder is not None and not no_record:
+        alias = None if bundled else asked_alias(artifact)
+        content = layout.settings.serve.content and not no_content
+        recording = Recording(served, folder, alias=alias, content=content)
+    app = make_app(served, api_key=key, timeout_s=timeout, waiting=waiting, recording=recording)
     typer.echo(f"{served.label} ({served.engine.info.name}) answers at http://{host}:{port}/v1/answer")
+    kept = "questions and answers are" if recording and recording.content else "what is asked is, without its content,"
+    typer.echo(f"{kept} recorded in {folder}" if recording else "nothing is recorded")
     run(app, host, port)
 
 

@@ -146,7 +146,16 @@ def _source(default: str) -> AddColumn:
 
 
 # Version 0 of calls and scores is what the folder of a run holds.
-CALLS = Table("calls", schema_of(Call), ((ChangeType("started_at", TIME), _source("run")),), time="started_at")
+CALLS = Table(
+    "calls",
+    schema_of(Call),
+    (
+        (ChangeType("started_at", TIME), _source("run")),
+        # What answered, as NAME@VERSION, and the alias that it was served as; both null for runs.
+        (AddColumn("artifact", pl.String), AddColumn("alias", pl.String)),
+    ),
+    time="started_at",
+)
 SCORES = Table(
     "scores",
     schema_of(Score),

@@ -99,14 +99,22 @@ def _approved(layout: Layout, found: names.NamedVersion, wanted: ApprovalPolicy)
 
 
 def _signed(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy) -> Finding:
+    from workbench.registry.keyless import identities_by
+    from workbench.registry.keyless_trust import trusted_root
     from workbench.registry.sign import read_keys, signatures_by
 
     artifact = Artifact.open(layout, f"{found.name}@{found.version}")
     artifact.verify()
-    by = signatures_by(artifact, read_keys(layout.root, wanted.keys))
-    hint = f"; with: workbench artifact sign {found.name}@{found.version} --key FILE"
-    said = f"signed by {len(by)} of {len(wanted.keys)} keys, at least {wanted.count} asked for"
-    return len(by) >= wanted.count, said if len(by) >= wanted.count else said + hint
+    by = len(signatures_by(artifact, read_keys(layout.root, wanted.keys)))
+    if by < wanted.count:
+        by += len(identities_by(artifact, wanted.identities, lambda: trusted_root(layout)))
+    asked = [
+        f"{len(among)} {what}" for what, among in (("keys", wanted.keys), ("identities", wanted.identities)) if among
+    ]
+    how = f"--{'key FILE' if wanted.keys else 'keyless'}"
+    hint = f"; with: workbench artifact sign {found.name}@{found.version} {how}"
+    said = f"signed by {by} of {' and '.join(asked)}, at least {wanted.count} asked for"
+    return by >= wanted.count, said if by >= wanted.count else said + hint
 
 
 def _tested(layout: Layout, found: names.NamedVersion, test: TestPolicy) -> Finding:

@@ -53,6 +53,7 @@ def lineage(layout: Layout, reference: str, trainings: Sequence[TrainingRecord] 
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(f"{node.label}: its evidence is malformed ({error!r})", hint="Promote it again.") from None
     sources.add_aliases(draft, found, node)
+    sources.add_served(draft, node)
     _add_people(sources, draft, found, node)
     return draft.finish(node.label, [node], tuple(sources.damaged.values()))
 

@@ -23,6 +23,7 @@ KINDS = {
     "approval": "approval",
     "refusal": "refusal",
     "calls": "calls",
+    "served": "served",
 }
 # Lines that the text form shows under one node.
 SHOWN = 20
@@ -78,7 +79,8 @@ class Lineage:
         title: what was asked for.
         focus: keys of the nodes that it means.
         nodes: by kind, in the order of `KINDS`, and by what was first found.
-        damaged: a sentence for each artifact of the workspace that could not be read, and so may be missing here.
+        damaged: a sentence for each artifact of the workspace, and for what of the served calls, could not be read, and so
+            may be missing here.
     """
 
     title: str

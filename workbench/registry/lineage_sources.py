@@ -14,6 +14,7 @@ from workbench.registry import build, names
 from workbench.registry.artifact import Artifact
 from workbench.registry.lineage_data import DatasetHistory
 from workbench.registry.lineage_graph import Draft, Node
+from workbench.registry.lineage_served import ServedCalls, served_calls
 from workbench.registry.oci import OciLayout
 from workbench.workspace import Layout
 
@@ -163,8 +164,29 @@ class Sources:
             note = "now" if now else f"until {str(facts.get('until', ''))[:10]}"
             label = f"{found.name}@{alias}"
             # One node a version: where an alias points now and where it pointed are two things to say.
-            node = Node("alias", f"{label}={found.version}", label, note, {**facts, "now": now})
+            node = Node("alias", alias_id(artifact.label, alias), label, note, {**facts, "now": now})
             draft.link(node, "points at" if now else "pointed at", artifact)
+
+    @cached_property
+    def served(self) -> Mapping[str, ServedCalls]:
+        """What was served, by `NAME@VERSION`; `damaged` has what could not be read."""
+        found, problems = served_calls(self.layout)
+        self.damaged |= problems
+        return found
+
+    def add_served(self, draft: Draft, artifact: Node) -> None:
+        """Add the calls that a version was served to, if there are any: under it, and under the aliases they asked for."""
+        found = self.served.get(artifact.label)
+        if found is None:
+            return
+        node = Node("served", artifact.label, found.told, f"last {found.last}", found.facts())
+        for alias, calls in found.by_alias.items():
+            # Of an alias that never pointed at it nothing is known, as where the calls are those of a bundle.
+            known = draft.nodes.get(f"alias:{alias_id(artifact.label, alias)}")
+            if known is not None:
+                word = "asked for" if calls == found.calls else f"{calls:,} of them asked for"
+                draft.link(node, word, known)
+        draft.link(node, "answered by", artifact)
 
     def _pointers_of(self, name: str) -> dict[int, dict[str, dict[str, Any]]]:
         """For each version the aliases that ever pointed at it, and when it was the last time."""
@@ -178,6 +200,12 @@ class Sources:
                 said = {"since": move.at, "by": move.actor, "how": move.kind}
                 pointers.setdefault(move.to_version, {})[move.alias] = said
         return self._pointers[name]
+
+
+def alias_id(artifact: str, alias: str) -> str:
+    """What an alias is known by as a pointer at one version, `NAME@VERSION`."""
+    name, _, version = artifact.rpartition("@")
+    return f"{name}@{alias}={version}"
 
 
 def dataset_name(record: TrainingRecord) -> str:

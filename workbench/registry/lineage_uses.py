@@ -66,6 +66,7 @@ def lineage_of_dataset(layout: Layout, reference: str, trainings: Sequence[Train
         if adapter is not None:
             draft.link(node, "carries", adapter)
         sources.add_aliases(draft, version, node)
+        sources.add_served(draft, node)
     focus = [node for node in draft.nodes.values() if node.kind == "dataset"]
     if not focus and not known:
         raise no_dataset(history, wanted)

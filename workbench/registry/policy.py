@@ -127,16 +127,42 @@ class TestPolicy(_Part):
     timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
 
 
-class SignaturePolicy(_Part):
-    """`[signature]`: public keys, files relative to the workspace, of which so many must have signed the version."""
+class Identity(_Part):
+    """Somebody who signs without a key, and the OpenID Connect provider that says who it is.
 
-    keys: tuple[str, ...] = Field(min_length=1)
+    Attributes:
+        identity: an e-mail address, or a URI such as a CI workflow's, exactly as the certificate has it.
+        issuer: the provider's address.
+    """
+
+    identity: str = Field(min_length=1)
+    issuer: str = Field(min_length=1)
+
+    def __str__(self) -> str:
+        return f"{self.identity} ({self.issuer})"
+
+
+class SignaturePolicy(_Part):
+    """`[signature]`: who may sign, of whom so many must have signed the version.
+
+    Attributes:
+        keys: public keys, files relative to the workspace.
+        identities: who signs without a key.
+        count: of both together.
+    """
+
+    keys: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
     count: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> SignaturePolicy:
-        if self.count > len(self.keys):
-            raise ValueError(f"count = {self.count} is more than there are keys")
+        if not self.keys and not self.identities:
+            raise ValueError("give keys, identities or both")
+        if self.count > len(set(self.keys)) + len(set(self.identities)):
+            raise ValueError(
+                f"count = {self.count} is more than there are keys{' and identities' * bool(self.identities)}"
+            )
         return self
 
 

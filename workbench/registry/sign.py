@@ -2,13 +2,14 @@
 
 Format: cosign's simple signing payload (SIGNATURE_SPEC.md of sigstore/cosign) in an OCI 1.1 referrer. Beside it lie
 attestations, signed by the same key: where the artifact comes from (SLSA provenance) and what it consists of (CycloneDX).
+Signatures without a key are in `keyless`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from workbench.registry.attest import (
     to_envelope,
 )
 from workbench.registry.keys import PrivateKey, PublicKey
-from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout
+from workbench.registry.oci import MANIFEST_TYPE, Descriptor
 from workbench.registry.sbom import bill_of_materials
 
 SIGNATURE_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -66,24 +67,31 @@ def sign_artifact(artifact: Artifact, key: PrivateKey) -> Signed:
     )
     annotation = {ANNOTATION: base64.b64encode(key.sign(payload)).decode()}
     layer = store.put_blob(payload, PAYLOAD_MEDIA, annotations=annotation)
-    signature = _refer(store, artifact, SIGNATURE_ARTIFACT, layer)
-    documents = (provenance_statement(artifact), statement(artifact, CYCLONEDX, bill_of_materials(artifact)))
+    signature = refer(artifact, SIGNATURE_ARTIFACT, layer)
     attestations = []
-    for document in documents:
+    for document in attested(artifact):
         envelope = canonical_json(to_envelope(document, key.sign, key.public.id))
         predicate = {PREDICATE: document["predicateType"]}
         attestations.append(
-            _refer(store, artifact, PAYLOAD_TYPE, store.put_blob(envelope, ENVELOPE_TYPE, annotations=predicate))
+            refer(artifact, PAYLOAD_TYPE, store.put_blob(envelope, ENVELOPE_TYPE, annotations=predicate))
         )
     return Signed(key.public.id, signature, tuple(attestations))
 
 
 def signatures_by(artifact: Artifact, keys: Sequence[PublicKey]) -> list[PublicKey]:
-    """Those of the keys that have signed the artifact. A referrer that is damaged or of another artifact counts nothing."""
-    found = []
+    """Those of the keys that have signed the artifact, each once, by whatever names of files it was read.
+
+    A referrer that is damaged or of another artifact counts nothing.
+    """
+    found: dict[str, PublicKey] = {}
     for payload, signature in _signatures(artifact):
-        found += [key for key in keys if key not in found and key.verify(payload, signature)]
-    return found
+        found |= {key.id: key for key in keys if key.id not in found and key.verify(payload, signature)}
+    return list(found.values())
+
+
+def count_signatures(artifact: Artifact) -> int:
+    """How many signatures by keys lie beside the artifact, whosever they are."""
+    return sum(1 for _ in _signatures(artifact))
 
 
 def verify_signature(artifact: Artifact, key: PublicKey) -> None:
@@ -94,7 +102,7 @@ def verify_signature(artifact: Artifact, key: PublicKey) -> None:
     """
     artifact.verify()
     if not signatures_by(artifact, [key]):
-        count = sum(1 for _ in _signatures(artifact))
+        count = count_signatures(artifact)
         raise IntegrityError(
             f"{artifact.name}@{artifact.version} "
             + (f"has {count} signatures, none of this key" if count else "is not signed"),
@@ -109,7 +117,7 @@ def attestations_by(artifact: Artifact, key: PublicKey) -> list[dict[str, Any]]:
         IntegrityError: one is malformed, or says it is of another artifact.
     """
     statements = []
-    for manifest in _referrers(artifact, PAYLOAD_TYPE):
+    for manifest in referrers(artifact, PAYLOAD_TYPE):
         for layer in map(Descriptor.from_json, manifest["layers"]):
             found = open_envelope(artifact.store.read_blob(layer.digest, title="attestation"), key.verify)
             if found["subject"][0]["digest"]["sha256"] != artifact.digest.removeprefix("sha256:"):
@@ -123,20 +131,27 @@ def read_keys(root: Path, names: Sequence[str]) -> list[PublicKey]:
     return [PublicKey.read(root / name) for name in names]
 
 
-def _refer(store: OciLayout, artifact: Artifact, kind: str, layer: Descriptor) -> str:
-    size = len(store.read_blob(artifact.digest, title="manifest"))
+def attested(artifact: Artifact) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What goes with a signature: statements of where the artifact comes from and of what it consists of."""
+    return provenance_statement(artifact), statement(artifact, CYCLONEDX, bill_of_materials(artifact))
+
+
+def refer(artifact: Artifact, kind: str, layer: Descriptor, *, annotations: Mapping[str, str] | None = None) -> str:
+    """Store a manifest of that artifact type with one layer that refers to the artifact's; its digest."""
+    store = artifact.store
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "artifactType": kind,
         "config": store.put_blob(b"{}", EMPTY_TYPE).to_json(),
         "layers": [layer.to_json()],
-        "subject": Descriptor(MANIFEST_TYPE, artifact.digest, size).to_json(),
+        "subject": Descriptor(MANIFEST_TYPE, artifact.digest, len(store.read_blob(artifact.digest))).to_json(),
     }
-    return store.add_manifest(manifest).digest
+    return store.add_manifest({**manifest, "annotations": dict(annotations)} if annotations else manifest).digest
 
 
-def _referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
+def referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
+    """Manifests of that artifact type that refer to the artifact's; damaged ones are left out."""
     for data in artifact.store.referrers().get(artifact.digest, {}).values():
         manifest = json.loads(data)
         if manifest.get("artifactType") == kind:
@@ -145,7 +160,7 @@ def _referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
 
 def _signatures(artifact: Artifact) -> Iterator[tuple[bytes, bytes]]:
     """Payload and signature of each, where the payload is of this artifact and whole."""
-    for manifest in _referrers(artifact, SIGNATURE_ARTIFACT):
+    for manifest in referrers(artifact, SIGNATURE_ARTIFACT):
         for layer in map(Descriptor.from_json, manifest["layers"]):
             try:
                 payload = artifact.store.read_blob(layer.digest, title="signature")

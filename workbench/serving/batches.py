@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.errors import WorkbenchError
 from workbench.models.engine import Engine
@@ -18,11 +19,19 @@ class Busy(Exception):
     """More questions wait than the server takes."""
 
 
+class Answered(NamedTuple):
+    """An answer, and the seconds for which its question waited until its batch began."""
+
+    answer: Answer
+    waited_s: float
+
+
 @dataclass(frozen=True)
 class _Question:
     inputs: Mapping[str, Any]
     seed_key: str
-    answer: asyncio.Future[Answer]
+    asked: float
+    answer: asyncio.Future[Answered]
 
 
 class Batches:
@@ -43,10 +52,11 @@ class Batches:
         self.at_once = at_once
         self.waiting = waiting
         self._queue: deque[_Question] = deque()
+        self._working = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="answer")
 
-    async def ask(self, inputs: Mapping[str, Any], *, seed_key: str = "0") -> Answer:
+    async def ask(self, inputs: Mapping[str, Any], *, seed_key: str = "0") -> Answered:
         """The answer to one question.
 
         Raises:
@@ -55,9 +65,11 @@ class Batches:
         """
         if len(self._queue) >= self.waiting:
             raise Busy(f"{len(self._queue)} questions are waiting; ask again in a moment")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Question(inputs, seed_key, answer))
-        if len(self._tasks) < self.at_once:
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Question(inputs, seed_key, time.monotonic(), answer))
+        # A task that has found the queue empty is done only a moment later, and takes nothing more.
+        if self._working < self.at_once:
+            self._working += 1
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -68,10 +80,13 @@ class Batches:
         self._threads.shutdown(wait=True)
 
     async def _work(self) -> None:
-        while batch := self._take():
-            await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._answer, batch, asyncio.get_running_loop()
-            )
+        try:
+            while batch := self._take():
+                await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._answer, batch, asyncio.get_running_loop()
+                )
+        finally:
+            self._working -= 1
 
     def _take(self) -> list[_Question]:
         batch: list[_Question] = []
@@ -83,10 +98,12 @@ class Batches:
         return batch
 
     def _answer(self, batch: list[_Question], loop: asyncio.AbstractEventLoop) -> None:
+        began = time.monotonic()
         try:
             rows, keys = [question.inputs for question in batch], [question.seed_key for question in batch]
             for index, answer in self.pipeline.answers(self.engine, rows, seed_keys=keys):
-                loop.call_soon_threadsafe(_give, batch[index].answer, answer)
+                question = batch[index]
+                loop.call_soon_threadsafe(_give, question.answer, Answered(answer, began - question.asked))
             missing: Exception = WorkbenchError("the model gave no answer")
         except Exception as error:  # whatever a model library raises, nobody may be left waiting
             missing = error
@@ -94,11 +111,11 @@ class Batches:
             loop.call_soon_threadsafe(_fail, question.answer, missing)
 
 
-def _give(future: asyncio.Future[Answer], answer: Answer) -> None:
+def _give(future: asyncio.Future[Answered], answer: Answered) -> None:
     if not future.done():
         future.set_result(answer)
 
 
-def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+def _fail(future: asyncio.Future[Answered], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)

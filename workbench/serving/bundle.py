@@ -69,7 +69,8 @@ def make_bundle(artifact: Artifact, settings: Settings, out: Path, *, with_model
     """Write an artifact as a bundle into the new folder `out`.
 
     Args:
-        settings: of the workspace; of these the servers that the pipeline asks travel along, never a key.
+        settings: of the workspace; of these the servers that the pipeline asks and `[serve] content` travel along, never
+            a key.
         with_model: put the model's weights into it, too.
 
     Raises:
@@ -168,8 +169,10 @@ def _pull(model: str) -> str | None:
 
 
 def _settings(settings: Settings, name: str, models: list[str]) -> str:
-    """`workbench.toml` of the bundle: the servers that its models are on."""
+    """`workbench.toml` of the bundle: the servers that its models are on, and what may not be recorded."""
     lines = ["format_version = 1", f"name = {toml_value(name)}"]
+    if not settings.serve.content:
+        lines += ["", "[serve]", "content = false"]
     for prefix in sorted({model.partition(":")[0] for model in models if is_remote(model)}):
         if (server := settings.server(prefix)) is not None:
             lines += ["", f"[servers.{prefix}]"]

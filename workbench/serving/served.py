@@ -92,6 +92,12 @@ def serve_artifact(artifact: Artifact, layout: Layout) -> Served:
     return Served(artifact, pipeline, engine)
 
 
+def asked_alias(reference: str) -> str | None:
+    """The alias in `NAME@ALIAS`; None where a version or the newest one is meant."""
+    selector = reference.partition("@")[2]
+    return None if selector.startswith("sha256:") or selector.isdecimal() else selector or None
+
+
 def is_bundle(path: Path) -> bool:
     """Whether a folder is one that `workbench artifact bundle` made."""
     return (path / ABOUT).is_file()

@@ -34,6 +34,7 @@ COLOURS = {
     "approval": "#23803a",
     "refusal": "#c23a37",
     "calls": "#5f6773",
+    "served": "#1f7a6f",
 }
 # The column a kind is in, unless what it came from is not left of that.
 _COLUMN = {
@@ -44,7 +45,7 @@ _COLUMN = {
     "decision": 4,
     "artifact": 5,
     **dict.fromkeys(("alias", "approval", "refusal"), 6),
-    "calls": 7,
+    **dict.fromkeys(("calls", "served"), 7),
 }
 _SWEEPS = 8
 
