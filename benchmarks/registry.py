@@ -73,6 +73,7 @@ def promoting(folder: Path, rows: int, repeats: int) -> tuple[list[float], list[
     """
     from workbench.experiments.run import Run
     from workbench.registry import names
+    from workbench.registry.aliases import roll_back
     from workbench.registry.gate import judge
     from workbench.registry.policy import DecisionPolicy, Policy
     from workbench.registry.promote import promote
@@ -92,7 +93,7 @@ def promoting(folder: Path, rows: int, repeats: int) -> tuple[list[float], list[
         promotion = partial(promote, layout, run, NAME, policy=policy, alias="prod")
         took.append(harness.seconds(lambda p=promotion: p("other")) - gate)  # type: ignore[misc]
         promotion("base")
-        back.append(harness.seconds(partial(names.rollback, layout, NAME, "prod")))
+        back.append(harness.seconds(partial(roll_back, layout, NAME, "prod")))
         if names.resolve(layout, f"{NAME}@prod").version != 1:
             raise harness.BenchmarkError("the alias was not rolled back")
     return took[1:], back[1:]

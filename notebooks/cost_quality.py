@@ -16,13 +16,13 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import cost_quality, cost_quality_plans, lab
+    from workbench.ui import cost_quality, cost_quality_plans, header, lab
     from workbench.ui import cost_quality_clicks as clicks
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Cost and quality
 
     **What do answers cost, how good are they, and what would another mix of models be?** Click a bar, a point or a day to
@@ -95,8 +95,10 @@ def _(board):
 @app.cell(hide_code=True)
 def _(board, cost, day, errors, front, quality, waits):
     picked = clicks.Picked.of([cost, front, waits, quality], day=day.value)
-    _calls = clicks.rows_table(board.calls(picked, errors=errors.value))
-    mo.vstack([mo.md(f"## Calls of {picked}"), mo.hstack([day, errors], justify="start", align="end"), _calls])
+    _calls = clicks.rows_table(board.calls(picked, errors=errors.value), "calls")
+    _how_many = clicks.extent(board, picked, errors=errors.value)
+    _narrowed = mo.hstack([day, errors], justify="start", align="end")
+    mo.vstack([mo.md(f"## Calls of {picked}"), _narrowed, _how_many, _calls])
     return
 
 
@@ -131,7 +133,7 @@ def _(board, first, models, second, share):
 
 @app.cell(hide_code=True)
 def _(board):
-    _tables = {f"By {name}": (lambda name=name: clicks.rows_table(board.table(name))) for name in board.divisions}
+    _tables = {f"By {name}": (lambda name=name: clicks.rows_table(board.table(name), name)) for name in board.divisions}
     mo.vstack([mo.md("## All numbers"), mo.ui.tabs(_tables, lazy=True)])
     return
 

@@ -16,12 +16,12 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import charts, experiments_app, experiments_app_run, lab
+    from workbench.ui import charts, experiments_app, experiments_app_run, header, lab
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Experiments
 
     **What was tried, and what came of it?** Find a run, choose it in the table, and read what it decided.
@@ -33,7 +33,7 @@ def _():
 def _():
     ws = wb.open(mo.notebook_dir().parent, notebook=__file__)
     script = mo.app_meta().mode == "script"
-    wanted = str(mo.query_params().get("run") or mo.cli_args().get("run") or "")
+    wanted = lab.safely(lambda: lab.wanted("run"))
     again = mo.ui.run_button(label="Look again", tooltip="Read the runs anew")
     return again, script, wanted, ws
 
@@ -59,7 +59,7 @@ def _(dataset, runs, script, state, text, wanted, ws):
     with mo.status.spinner("Deciding"):
         shown = experiments_app.run_table(ws.layout, found)
     _first = experiments_app.place_of(shown, wanted, script)
-    _label = f"{len(shown)} of {len(runs.ids)} runs"
+    _label = f"{len(shown)} of {lab.counted(len(runs.ids), 'run')}"
     table = mo.ui.table(shown, initial_selection=_first, label=_label, **experiments_app.RUN_TABLE)
     print(shown, *runs.problems.items(), sep="\n") if script else None
     table if len(shown) else experiments_app.no_match()

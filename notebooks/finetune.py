@@ -19,12 +19,12 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import charts, finetune_lab, finetune_view, lab, training
+    from workbench.ui import charts, finetune_lab, finetune_view, header, lab, training
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Fine-tuning
 
     **Does an adapter answer better than the best prompt, and at what price?** Look at what would be learned, at what it

@@ -16,13 +16,13 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import home, lab
+    from workbench.ui import header, home, lab
 
 
 @app.cell(hide_code=True)
 def _():
     ws = wb.open(mo.notebook_dir().parent, notebook=__file__)
-    _who = lab.safely(home.who)
+    _who = lab.safely(header.who)
     mo.hstack([mo.md(f"# {ws.layout.settings.name}"), _who], justify="space-between", align="center", wrap=True)
     return (ws,)
 

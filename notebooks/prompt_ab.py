@@ -16,12 +16,12 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import charts, lab
+    from workbench.ui import charts, header, lab
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Prompt A/B
 
     **Which of two prompts answers better on your data, and is the difference real?** Pick the data, edit the prompts,

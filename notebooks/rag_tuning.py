@@ -16,12 +16,12 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import lab, rag, rag_found, rag_lab, rag_modes
+    from workbench.ui import header, lab, rag, rag_found, rag_lab, rag_modes
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Index tuning
 
     **Which way of cutting and searching a corpus finds the evidence, and is it better than the first one you would
@@ -97,13 +97,16 @@ def _(corpus, plan, script, tune_button, ws):
     print(result) if script else None
     drill = rag_modes.Drill(ws, corpus, result, plan.part(plan.dev))
     plot = mo.ui.altair_chart(rag.configurations_plot(result))
-    mo.vstack([mo.md("## Decision"), rag.decision(result), plot, mo.md("Click a point or a bar to look into it.")])
-    return drill, plot, result
+    chosen = mo.ui.dropdown([trial.label for trial in result.trials], label="Configuration")
+    _hint = mo.md("Click a point or a bar to look into it, or choose:")
+    _row = mo.hstack([_hint, chosen], justify="start", align="center", wrap=True)
+    mo.vstack([mo.md("## Decision"), rag.decision(result), plot, _row])
+    return chosen, drill, plot, result
 
 
 @app.cell(hide_code=True)
-def _(drill, plot, result):
-    found = lab.safely(lambda: drill.at(rag.picked_label(plot.selections, result)))
+def _(chosen, drill, plot, result):
+    found = lab.safely(lambda: drill.at(rag.picked_label(plot.selections, result, chosen.value)))
     mo.stop(not found, found)
     _row = found.place_of(drill.question)
     table = mo.ui.table(found.frame, initial_selection=[_row], on_change=drill.remember, **rag_modes.TABLE)

@@ -16,13 +16,13 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
-    from workbench.ui import experiments_app, lab, registry_app
+    from workbench.ui import experiments_app, header, lab, registry_app
     from workbench.ui import registry_app_moves as moves
 
 
 @app.cell(hide_code=True)
 def _():
-    mo.md("""
+    header.titled("""
     # Registry
 
     **What is in use, why, and since when?** Choose a version: what it rests on, what changed, and who moved it.
@@ -33,7 +33,7 @@ def _():
 @app.cell(hide_code=True)
 def _():
     ws = wb.open(mo.notebook_dir().parent, notebook=__file__)
-    kept = {"artifact": str(mo.query_params().get("artifact") or mo.cli_args().get("artifact") or ""), "alias": ""}
+    kept = {"artifact": lab.safely(lambda: lab.wanted("artifact")), "alias": ""}
     said, say = mo.state(None)
     return kept, said, say, ws
 
@@ -125,7 +125,7 @@ def _(alias, artifact, ask, kept, label, new_alias, said, ws):
     move_button = mo.ui.run_button(label=f"Move {_alias} to {label}", disabled=bool(_no[0]), tooltip=_no[0] or None)
     back_button = mo.ui.run_button(label=f"Roll {_alias} back", disabled=bool(_no[1]), tooltip=_no[1] or None)
     _buttons = mo.hstack([*moves.needed(ws.layout, _alias, ask), move_button, back_button], justify="start")
-    mo.vstack([*moves.told(said()), _verdict, moves.what_would_happen(offers), _buttons, moves.reason(*_no)])
+    mo.vstack([*moves.told(said()), _verdict, moves.what_would_happen(offers), _buttons, moves.why_not(offers)])
     return back_button, move_button, offers
 
 

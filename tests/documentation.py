@@ -1,25 +1,28 @@
-"""The documentation as its tests see it: the blocks of a page, which of them run, and what running them must print.
+"""The documentation as its tests see it: the blocks of a page, and what the command line says to their commands.
 
-- `bash` and `python` blocks run, in the order of their page, in one folder; a `cd` in one holds for the next.
-- `<!-- not run: why -->` before a block of any kind: its commands are checked against the command line, and not run.
-- `<!-- exits with 100 -->` before a bash block: it must.
+- `bash` and `python` blocks run, in the order of their page, in one folder; a `cd` in one holds for the next. How:
+  `tests/documentation_run.py`. What a page finds in its folder: `tests/documentation_given.py`.
 - A block with `title="path"` is that file; it is written before the next block runs.
 - A `text` block right after one that runs is what that one prints: each line in this order, `…` for what differs.
 - `console` blocks are sessions (`$ command`), checked as blocks that are not run.
+
+A note before a bash block says more of it:
+
+- `<!-- exits with 100 -->`: it must.
+- `<!-- stays open -->`: it serves until it is stopped, and so it does while the blocks after it run. What it prints first
+  must be an address that answers. The next block that stays open ends it.
+- `<!-- on another machine -->`: it runs in another workspace, a new one, which sees the same registry.
+- `<!-- run in guides/ci.md -->`: each of its commands runs on that page.
+- `<!-- not run: why -->`: its commands are only held against the command line. `tests/test_docs.py` lists all there are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +34,13 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<head>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_NOTE = re.compile(r"<!-- (?:not run: (?P<why>[^\n]+?)|exits with (?P<code>\d+)) -->\n+$")
+_NOTE = re.compile(
+    r"<!-- (?:not run: (?P<why>[^\n]+?)|exits with (?P<code>\d+)|run in (?P<other>\S+)"
+    r"|(?P<open>stays open)|(?P<elsewhere>on another machine)) -->\n+$"
+)
 _TITLE = re.compile(r'title="([^"]+)"')
 _INLINE = re.compile(r"(?<!`)`(workbench [^`\n]+)`(?!`)")
-# ${PORT:-8000} counts as 8000.
-_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 _SEPARATORS = {"&&", "||", "|", ";", "&", "(", ")", ">", ">>", "<"}
-# Says where the block ended, and ends what it left running.
-_SETUP = """set -euo pipefail; trap 'pwd > "$WHERE"; kill $(jobs -p) 2>/dev/null || true' EXIT"""
-# Seconds; a page that hangs is a failure, not a suite that never ends.
-_PATIENCE = 300
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class Block:
         words: what stands after the language, such as `model` of a Python block that another test runs.
         file: the file that it is; empty where it has no title.
         why_not: why it does not run; empty where nothing says so.
+        other: the page that runs its commands in its place; empty where it runs itself.
         code: the exit code that it must end with.
+        stays_open: whether it serves until it is stopped.
+        elsewhere: whether it runs on another machine.
         prints: what it must print, from the `text` block right after it.
     """
 
@@ -62,12 +65,15 @@ class Block:
     text: str
     file: str = ""
     why_not: str = ""
+    other: str = ""
     code: int = 0
+    stays_open: bool = False
+    elsewhere: bool = False
     prints: str = field(default="", compare=False)
 
     @property
     def runs(self) -> bool:
-        return self.language in ("bash", "python") and not (self.words or self.why_not or self.file)
+        return self.language in ("bash", "python") and not (self.words or self.why_not or self.other or self.file)
 
     @property
     def place(self) -> str:
@@ -89,57 +95,21 @@ def blocks(page: str) -> list[Block]:
             words=_TITLE.sub("", rest).strip(),
             text=re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE),
             file=title[1] if title else "",
-            why_not=(note["why"] or "") if note else "",
-            code=int(note["code"] or 0) if note else 0,
         )
+        if note:
+            block = replace(
+                block,
+                why_not=note["why"] or "",
+                other=note["other"] or "",
+                code=int(note["code"] or 0),
+                stays_open=bool(note["open"]),
+                elsewhere=bool(note["elsewhere"]),
+            )
         if language == "text" and found and found[-1].runs and not text[end : match.start()].strip():
-            found[-1] = Block(**{**vars(found[-1]), "prints": block.text})
+            found[-1] = replace(found[-1], prints=block.text)
         found.append(block)
         end = match.end()
     return found
-
-
-def run_page(page: str, folder: Path, monkeypatch: Any) -> None:
-    """Run a page in a folder, and fail at the first block that does not do what the page says."""
-    here = folder
-    for block in blocks(page):
-        if block.file:
-            (here / block.file).parent.mkdir(parents=True, exist_ok=True)
-            (here / block.file).write_text(block.text, "utf-8")
-        elif block.runs:
-            monkeypatch.chdir(here)
-            said, here = _python(block, here) if block.language == "python" else _bash(block, here)
-            missing = unsaid(block.prints, said)
-            assert missing is None, f"{block.place} does not print {missing!r}, but:\n{said}"
-
-
-def _python(block: Block, here: Path) -> tuple[str, Path]:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        exec(compile(block.text, block.place, "exec"), {})
-    return said.getvalue(), here
-
-
-def _bash(block: Block, here: Path) -> tuple[str, Path]:
-    place = here / ".where"
-    script = f"{_SETUP}\n{block.text}"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    surroundings = {**os.environ, "PATH": path, "COLUMNS": "120", "NO_COLOR": "1", "WHERE": str(place)}
-    surroundings.pop("WORKBENCH_WORKSPACE", None)
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=here,
-        env=surroundings,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_PATIENCE,
-    )
-    assert done.returncode == block.code, f"{block.place} ends with {done.returncode}:\n{done.stdout}"
-    now = Path(place.read_text().strip())
-    place.unlink()
-    return done.stdout, now
 
 
 def unsaid(wanted: str, said: str) -> str | None:
@@ -159,7 +129,7 @@ def _plain(line: str) -> str:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The `workbench` command lines in a shell text or session, as words without `workbench`."""
-    for line in _DEFAULT.sub(r"\1", re.sub(r"\\\n\s*", " ", text)).splitlines():
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
         lexer.commenters = "#"
         lexer.whitespace_split = True

@@ -46,7 +46,7 @@ def test_its_own_files_say_what_to_do_next(tmp_path: Path) -> None:
     assert readme.startswith("# Ticket triage\n")
     for command in ("workbench demo", "marimo edit notebooks/prompt_ab.py", "workbench data import my.csv"):
         assert command in readme
-    assert ".workbench/" in (root / ".gitignore").read_text().splitlines()
+    assert {".workbench/", "*.pem"} <= set((root / ".gitignore").read_text().splitlines())
     workflow = yaml.safe_load((root / ".github/workflows/ci.yml").read_text())
     assert workflow["jobs"]["check"]["steps"][-1] == {"run": "workbench notebooks check"}
     assert "@" not in "".join(step.get("run", "") for step in workflow["jobs"]["check"]["steps"])

@@ -10,6 +10,7 @@ import contextlib
 import getpass
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,6 +54,15 @@ class Viewer:
 _acting: ContextVar[Viewer | None] = ContextVar("acting", default=None)
 
 
+class _Opened(threading.local):
+    """Who opened the page whose cells this thread runs: a server of apps has a thread for each."""
+
+    viewer: Viewer | None = None
+
+
+_opened = _Opened()
+
+
 def served() -> bool:
     """Whether this process serves apps behind a sign-in."""
     return bool(os.environ.get(SERVED))
@@ -60,6 +70,9 @@ def served() -> bool:
 
 def current() -> Viewer:
     """Who acts now: the person signed in to the app that this code runs for, else the user of this machine.
+
+    A tab that is filled when it is looked at, a page of a table and a widget's message come without a request of their
+    own: who acts there is who acted in the cells of that page. A thread that a notebook starts is told by `acting_as`.
 
     Raises:
         AccessDenied: this process serves apps to others, and nobody is known here.
@@ -100,11 +113,19 @@ def acting_as(viewer: Viewer) -> Iterator[None]:
 
 
 def local_user() -> str:
-    """Who runs this process, for the record."""
+    """Who runs this process, for the record: as the operating system knows it, whatever LOGNAME or USER say.
+
+    A user who has no name, as in some containers, is the number.
+    """
     try:
+        import pwd
+    except ModuleNotFoundError:  # a system without such users
         return getpass.getuser()
-    except (KeyError, OSError):  # no name for this user id, as in some containers
-        return "unknown"
+    user = os.geteuid()
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def _signed_in() -> Viewer | None:
@@ -113,5 +134,8 @@ def _signed_in() -> Viewer | None:
     if marimo is None or not marimo.running_in_notebook():
         return None
     request = marimo.app_meta().request
-    user = None if request is None else request.user
-    return Viewer.from_json(user) if isinstance(user, Mapping) and "roles" in user else None
+    # The guard of the apps lets nobody into a page but who opened it, and looks at their key at each request.
+    if request is not None:
+        user = request.user
+        _opened.viewer = Viewer.from_json(user) if isinstance(user, Mapping) and "roles" in user else None
+    return _opened.viewer

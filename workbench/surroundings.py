@@ -88,29 +88,43 @@ def arguments() -> list[str]:
 
 @dataclass(frozen=True)
 class GitState:
-    """The commit that is checked out, and whether tracked files differ from it."""
+    """The commit that is checked out, and whether what a run reads differs from it.
+
+    Attributes:
+        dirty: a tracked file differs, or a file that a run may read, one of `SOURCES`, is neither tracked nor ignored.
+    """
 
     commit: str
     dirty: bool
 
 
+# What runs read, in a workspace, as git's pathspecs: these folders, and such files beside `workbench.toml`. What commands
+# write elsewhere, such as a report, makes no difference to a run.
+SOURCES = (
+    *("adapters", "datasets", "experiments", "indexes", "notebooks", "policies", "prompts", "steps"),
+    *(f":(glob)*.{ending}" for ending in ("csv", "ipynb", "jsonl", "md", "py", "toml", "yaml", "yml")),
+)
+
+
 def git_state(folder: Path) -> GitState | None:
-    """The state of the git repository around `folder`; None outside of one, before its first commit, or without git."""
+    """The state of the git repository around a workspace; None outside of one, before its first commit, or without git."""
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        ).stdout
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        # In these folders only: to look through all of a large tree takes seconds.
+        new = changed or _git(
+            folder, "ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory", "--", *SOURCES
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return GitState(commit, bool(status.strip()))
+    return GitState(commit, bool(new))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # Whoever reads takes no locks: somebody may be committing.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, timeout=30, check=True)
+    return done.stdout.decode(errors="replace").strip()
 
 
 @functools.cache

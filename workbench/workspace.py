@@ -38,7 +38,7 @@ class StateSettings(BaseModel):
 
 
 class BlobsSettings(BaseModel):
-    """`[blobs]`: the OCI image layout that holds artifacts and snapshots of data sets."""
+    """`[blobs]`: the OCI image layout that holds artifacts. Snapshots of data sets are in `.workbench/datasets`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str = ".workbench/blobs"

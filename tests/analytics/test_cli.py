@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from tests.events.rows import a_call
 from tests.workspaces import make_experiment
 from workbench import api
+from workbench.events.manifest import load_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +51,9 @@ def test_a_question_is_answered_as_a_table_json_csv_or_file(filled: api.Workspac
     target = tmp_path / "calls.parquet"
     assert as_json(filled, "sql", "select * from calls", "--export", str(target)) == {"rows": 90, "path": str(target)}
     assert len(pl.read_parquet(target)) == 90
+    odd = "select max(started_at) - max(started_at) as took, '\\x00a'::blob as b, 'nan'::double as n, [1e400, 1] as l from calls"
+    assert as_json(filled, "sql", odd) == [{"took": "00:00:00", "b": "0061", "n": None, "l": [None, 1.0]}]
+    assert run(filled, "sql", odd, "--csv").stdout.splitlines()[1].startswith("00:00:00,0061,NaN,")
     times = as_json(filled, "sql", "select max(started_at) as at, max(day) as day from calls")
     assert times[0]["at"].startswith(times[0]["day"])
 
@@ -79,9 +84,48 @@ def test_compact_and_check(filled: api.Workspace) -> None:
     found = run(filled, "events", "check", "--json")
     assert found.returncode == 1
     assert json.loads(found.stdout)["problems"][0]["path"] == str(path)
+    # It stays named until somebody has seen to it.
+    [said] = json.loads(run(filled, "events", "check", "--json").stdout)["problems"]
+    assert "was set aside, with 160 rows of " in said["what"]
     asked = run(filled, "sql", "select count(*) as n from scores", "--csv")
     assert f"warning: {filled.layout.runs.parent}/aside/scores-" in asked.stderr
     # The folder of the run has them still.
     assert asked.stdout == "n\n160\n"
     assert as_json(filled, "events", "compact")["scores"]["rows"] == 160
     assert run(filled, "sql", "select count(*) as n from scores", "--csv").stdout == "n\n160\n"
+    for path in (filled.layout.runs.parent / "aside").iterdir():
+        path.unlink()
+    assert run(filled, "events", "check").stdout == "sound\n"
+
+
+def test_a_malformed_run_is_found_by_a_check(filled: api.Workspace) -> None:
+    [manifest] = filled.layout.runs.glob("*/run.json")
+    manifest.write_text("{")
+    found = run(filled, "events", "check")
+    assert found.returncode == 1
+    assert f"DAMAGED  {manifest} is malformed; the run is left out." in found.stdout
+
+
+def test_a_lost_manifest_is_made_again(filled: api.Workspace) -> None:
+    as_json(filled, "events", "compact")
+    manifest = filled.layout.runs.parent / "calls" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    asked = run(filled, "sql", "select count(*) as n from calls")
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "`workbench events rebuild` makes it again" in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
+    found = run(filled, "events", "check")
+    assert (found.returncode, found.stdout.splitlines()[-1]) == (1, "damaged")
+    made = run(filled, "events", "rebuild")
+    assert made.stdout.splitlines()[:2] == [
+        "calls: made again, of 1 files with 90 rows",
+        "scores: sound, left as it is",
+    ]
+    assert run(filled, "sql", "select count(*) as n from calls", "--csv").stdout == "n\n90\n"
+    assert as_json(filled, "events", "rebuild")["calls"]["files"] is None
+    [live] = load_manifest(filled.layout.runs.parent, "calls").files
+    manifest.unlink()
+    shutil.copy(manifest.parent / live.name, manifest.parent / live.name.replace("/", "/mine-"))
+    strange = run(filled, "events", "rebuild")
+    assert strange.returncode == 1
+    assert f"ASIDE    aside/calls-{live.day}-mine-" in strange.stdout

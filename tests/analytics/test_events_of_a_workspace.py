@@ -97,6 +97,7 @@ def test_one_row_a_run(workspace: api.Workspace) -> None:
     assert row["finished_at"] >= row["started_at"]
     (run.folder / "run.json").write_text("{")
     assert workspace.sql("select * from runs").height == 0
+    assert workspace.events().problems[str(run.folder / "run.json")].startswith("is malformed")
 
 
 def test_one_row_a_version_of_an_artifact(workspace: api.Workspace, tmp_path: Path) -> None:

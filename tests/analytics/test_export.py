@@ -11,7 +11,7 @@ import pytest
 
 from workbench import api
 from workbench.analytics.export import export
-from workbench.errors import UsageError
+from workbench.errors import DataError, UsageError
 
 ROWS = pl.DataFrame(
     {
@@ -61,3 +61,19 @@ def test_a_workspace_exports_queries_and_frames(workspace: api.Workspace, tmp_pa
     assert workspace.export("select 1 as one", tmp_path / "one.csv") == 1
     assert (tmp_path / "one.csv").read_text() == "one\n1\n"
     assert workspace.export(workspace.frame("calls"), tmp_path / "calls.parquet") == 0
+
+
+def test_a_frame_that_meets_damage_says_what_finds_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pl.DataFrame({"a": range(1000)}).write_parquet(path)
+    rows = pl.scan_parquet(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(200) + content[204:])
+    with pytest.raises(DataError, match=r"cannot be read.*`workbench events check` names damaged files"):
+        export(rows, tmp_path / "rows.csv")
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_bytes_are_digits_in_csv(tmp_path: Path) -> None:
+    export(pl.DataFrame({"a": [b"\x00a", None], "b": [[b"\x01"], []]}), tmp_path / "rows.csv")
+    assert pl.read_csv(tmp_path / "rows.csv", infer_schema=False)["a"].to_list() == ["0061", None]

@@ -155,6 +155,10 @@ def test_few_days_are_projected_by_their_mean_and_fewer_not_at_all() -> None:
     # Days without spending count; today's, which is not over, does not.
     assert [one.value for _, one in found] == pytest.approx([1.5, 3.0])
     assert [day for day, _ in found] == [today, today + timedelta(days=1)]
+    rest = project_spending(spent, today, today + timedelta(days=1), left=0.25)
+    assert rest is not None
+    assert [one.value for _, one in rest] == pytest.approx([0.375, 1.875])
+    assert rest[0][1].high < found[0][1].high
     assert project_spending({today - timedelta(days=2): 1.0}, today, today) is None
     assert project_spending({}, today, today) is None
 

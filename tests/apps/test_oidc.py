@@ -18,6 +18,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from starlette.testclient import TestClient
 
+from tests.ports import free_port
 from workbench.access import Viewer
 from workbench.apps.listing import find_apps
 from workbench.apps.oidc import viewer_of
@@ -38,6 +39,8 @@ class Provider:
     nonce: str | None = None
     asked: dict[str, str] = field(default_factory=dict)
     issuer: str = ""
+    # The paths at which it answers a page in place of what it should.
+    confused: tuple[str, ...] = ()
 
     def token(self, form: dict[str, list[str]]) -> dict[str, Any]:
         verifier = hashlib.sha256(form["code_verifier"][0].encode()).digest()
@@ -55,7 +58,9 @@ def provider() -> Iterator[Provider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/.well-known/openid-configuration":
+            if self.path in told.confused:
+                self.say_page()
+            elif self.path == "/.well-known/openid-configuration":
                 self.say(
                     {
                         "issuer": told.issuer,
@@ -70,7 +75,16 @@ def provider() -> Iterator[Provider]:
 
         def do_POST(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.say(told.token(form))
+            if self.path in told.confused:
+                self.say_page()
+            else:
+                self.say(told.token(form))
+
+        def say_page(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>The provider is being mended.</html>")
 
         def say(self, value: Any) -> None:
             data = json.dumps(value).encode()
@@ -98,13 +112,12 @@ def _settings(issuer: str, **changes: Any) -> OidcSettings:
     )
 
 
-@pytest.fixture
-def client(layout: Layout, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def _app(layout: Layout, issuer: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("OIDC_SECRET", "a secret")
     (layout.root / "workbench.toml").write_text(
         f"""name = "team"
 [apps.oidc]
-issuer = "{provider.issuer}"
+issuer = "{issuer}"
 client_id = "workbench"
 client_secret_env = "OIDC_SECRET"
 tenants_claim = "tenants"
@@ -112,7 +125,12 @@ role_map = {{ llm-editors = "editor", llm-viewers = "viewer" }}
 """
     )
     layout = Layout.find(layout.root)
-    with TestClient(serve_apps(layout, find_apps(layout), local=False).app, follow_redirects=False) as client:
+    return serve_apps(layout, find_apps(layout), local=False).app
+
+
+@pytest.fixture
+def client(layout: Layout, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    with TestClient(_app(layout, provider.issuer, monkeypatch), follow_redirects=False) as client:
         yield client
 
 
@@ -156,6 +174,36 @@ def test_what_the_provider_did_not_say_is_not_believed(client: TestClient, provi
     provider.claims = {**ADA, "exp": int(time.time()) - 600}
     assert _round_trip(client, provider).status_code == 401
     assert client.get("/who/").status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/jwks"])
+def test_a_provider_that_answers_a_page_is_no_error_of_ours(
+    client: TestClient, provider: Provider, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider.confused = (path,)
+    early = path.startswith("/.well-known")
+    answer = client.get("/oidc/start") if early else _round_trip(client, provider)
+    assert answer.status_code == 502
+    assert "Sign in with a key" in answer.text
+    assert f"{provider.issuer} does not answer" in capsys.readouterr().err
+    assert client.get("/who/").status_code == 303
+
+
+def test_a_provider_that_is_not_there_leaves_the_keys(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    with TestClient(_app(layout, gone, monkeypatch), follow_redirects=False) as client:
+        for path in ("/oidc/start?next=/who/", "/oidc/callback?code=c&state=s"):
+            answer = client.get(path)
+            assert answer.status_code in (401, 502)
+            assert "with a key" in answer.text
+        assert client.get("/oidc/start").status_code == 502
+
+
+def test_coming_back_without_having_left_is_refused(client: TestClient) -> None:
+    for query in ("", "?code=c", "?state=s&code=c", "?error=access_denied&state=s"):
+        answer = client.get(f"/oidc/callback{query}")
+        assert answer.status_code == 401, query
+        assert "The provider did not sign you in" in answer.text
 
 
 def test_claims_become_a_person_with_roles_and_tenants() -> None:

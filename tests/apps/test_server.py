@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,14 +14,22 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from tests.apps.conftest import NOTEBOOK
 from workbench import access
 from workbench.apps.listing import find_apps
+from workbench.apps.opened import Opened
 from workbench.apps.server import serve_apps
+from workbench.apps.sessions import Sessions
 from workbench.errors import WorkspaceError
 from workbench.state import keys
 from workbench.workspace import Layout
 
 SOCKET = "/{app}/ws?session_id=s_{number:06}"
+# What is in a lazy element is made by a call of a function, which marimo tells of no request.
+LATER = NOTEBOOK.format(title="Later", role="viewer").replace(
+    'mo.md(f"I am {who.name}, {sorted(who.roles)}, {who.tenants}")',
+    'mo.vstack([mo.md(f"I am {who.name}"), mo.lazy(lambda: mo.md(f"later {access.current()}"))])',
+)
 
 
 @pytest.fixture
@@ -47,6 +57,13 @@ def _said(client: TestClient, app: str = "who", number: int = 1) -> str:
             if "I am" in str(output.get("data")):
                 return str(re.sub("<[^>]*>", "", output["data"])).strip()
             assert data.get("op") != "completed-run", data
+
+
+def _until(socket: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    while True:
+        data: dict[str, Any] = socket.receive_json()["data"]
+        if wanted(data):
+            return data
 
 
 def _read_all(socket: Any) -> None:
@@ -94,6 +111,86 @@ def test_each_person_is_who_they_are(client: TestClient, layout: Layout) -> None
     for number, (name, role) in enumerate([("vera", "viewer"), ("ed", "editor"), ("ada", "admin")]):
         _sign_in(client, grant(layout.state_url, name, [role]))
         assert _said(client, number=number).startswith(f"I am {name}, ['{role}']")
+
+
+def _call(client: TestClient, number: int, shown: str) -> str:
+    """What comes of looking at the lazy element of a page, through the page's own websocket."""
+    [element] = re.findall(r"object-id=.{0,2}([\w-]+)", shown) or [""]
+    own = {"Marimo-Session-Id": f"s_{number:06}", "Origin": "http://testserver"}
+    body = {"functionCallId": "f1", "namespace": element, "functionName": "load", "args": {}}
+    answer = client.post("/later/api/kernel/function_call", json=body, headers=own)
+    return str(answer.status_code)
+
+
+def test_what_is_filled_later_is_filled_for_who_opened_the_page(layout: Layout) -> None:
+    (layout.notebooks / "later.py").write_text(LATER)
+    people = {"vera": ["acme"], "tom": ["globex"]}
+    granted = {name: grant(layout.state_url, name, ["viewer"], tenants=tenants) for name, tenants in people.items()}
+    with contextlib.ExitStack() as stack:
+        app = serve_apps(layout, find_apps(layout), local=False).app
+        client = stack.enter_context(TestClient(app, follow_redirects=False))
+        pages = {}
+        for number, (name, key) in enumerate(granted.items()):
+            _sign_in(client, key)
+            socket = stack.enter_context(client.websocket_connect(SOCKET.format(app="later", number=number)))
+            shown = _until(socket, lambda data: "I am" in str(data.get("output")))
+            _until(socket, lambda data: data.get("op") == "completed-run")
+            pages[name] = number, socket, str(shown["output"])
+        for name, (number, socket, text) in pages.items():
+            # Neither a stranger nor a colleague fills the page of another.
+            other = next(key for person, key in granted.items() if person != name)
+            _sign_in(client, other)
+            assert _call(client, number, text) == "403"
+            _sign_in(client, granted[name])
+            assert _call(client, number, text) == "200"
+            found = _until(socket, lambda data: data.get("op") == "function-call-result")
+            said = html.unescape(found["return_value"]["html"])
+            assert f"later Viewer(name='{name}'" in said
+            assert str(tuple(people[name])) in said
+
+
+def test_a_page_is_open_to_nobody_else(client: TestClient, layout: Layout) -> None:
+    _sign_in(client, grant(layout.state_url, "vera", ["viewer"]))
+    with client.websocket_connect(SOCKET.format(app="who", number=1)) as socket:
+        socket.receive_json()
+        _sign_in(client, grant(layout.state_url, "tom", ["viewer"]))
+        with (
+            pytest.raises(WebSocketDisconnect) as closed,
+            client.websocket_connect(SOCKET.format(app="who", number=1)) as other,
+        ):
+            other.receive_json()
+        assert closed.value.code == 4403
+        assert client.get("/who/sse?session_id=s_000001").status_code == 403
+        assert client.get("/who/sse?session_id=s_000009").status_code == 404
+        assert client.get("/who/").status_code == 200
+
+
+def test_a_page_that_is_not_open_is_not_found(client: TestClient, layout: Layout) -> None:
+    """Without the guard marimo writes a traceback to the log of the server."""
+    _sign_in(client, grant(layout.state_url, "vera", ["viewer"]))
+    body = {"download": False, "files": [], "includeCode": False}
+    for header in ({"Marimo-Session-Id": "s_000099"}, {}):
+        assert client.post("/who/api/export/html", json=body, headers=header).status_code == 404
+
+
+def test_who_opened_a_page_is_remembered_for_as_long_as_marimo_may_keep_it() -> None:
+    now = [0.0]
+    opened = Opened(60, clock=lambda: now[0])
+    vera, tom = access.Viewer("vera"), access.Viewer("tom")
+    opened.open(("who", "s_1"), vera)
+    opened.open(("who", "s_1"), vera)
+    opened.close(("who", "s_1"))
+    now[0] = 1000
+    opened.open(("who", "s_2"), tom)
+    assert opened.viewer(("who", "s_1")) == vera
+    opened.close(("who", "s_1"))
+    now[0] = 1059
+    opened.open(("who", "s_3"), tom)
+    assert opened.viewer(("who", "s_1")) == vera
+    now[0] = 1061
+    opened.open(("who", "s_4"), tom)
+    assert opened.viewer(("who", "s_1")) is None
+    assert opened.viewer(("spend", "s_4")) is None
 
 
 def test_a_wrong_key_stays_outside(client: TestClient) -> None:
@@ -186,6 +283,16 @@ def test_others_do_not(layout: Layout) -> None:
     with TestClient(served.app, follow_redirects=False) as client:
         assert client.get("/signin", params={"token": "None"}).status_code == 200
         assert client.get("/who/").status_code == 303
+
+
+def test_a_workspace_that_cannot_be_written_names_the_variable_for_the_secret(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".workbench").write_text("a file where the folder would be")
+    with pytest.raises(WorkspaceError, match="Set WORKBENCH_APPS_SECRET"):
+        Sessions(layout)
+    monkeypatch.setenv("WORKBENCH_APPS_SECRET", "x" * 32)
+    assert Sessions(layout).viewer(None) is None
 
 
 def test_the_secret_of_the_cookies_is_the_owners_alone(

@@ -72,7 +72,9 @@ def of_tenants(call: dict[str, Any]) -> dict[str, Any]:
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     root = tmp_path_factory.mktemp("team")
     (root / "workbench.toml").write_text('name = "Team"\n[roles]\nreviewer = ["ada"]\n')
-    for folder, files in {"notebooks": ["home.py", "experiments.py", "registry.py", "prompt_ab.py"]}.items():
+    for folder, files in {
+        "notebooks": ["home.py", "experiments.py", "registry.py", "cost_quality.py", "prompt_ab.py"]
+    }.items():
         (root / folder).mkdir()
         for file in files:
             shutil.copy(ROOT / folder / file, root / folder)
@@ -198,6 +200,61 @@ def test_a_person_of_one_tenant_reads_no_question_of_another(visit: Callable[[st
     expect(page.get_by_text("a question of acme").first).to_be_visible()
     expect(page.get_by_text("further rows are of other tenants", exact=False)).to_be_visible()
     assert "globex" not in page.content()
+    page.goto(page.url.partition("/experiments")[0] + "/registry/?artifact=greet@1")
+    for part in ("Summary", "Lineage", "Evidence", "Gate", "History", "Differences"):
+        page.get_by_role("tab", name=part).click()
+        expect(page.get_by_role("tab", name=part)).to_have_attribute("data-state", "active")
+    expect(page.get_by_text("Changed from greet@2 to greet@1: prompt", exact=False)).to_be_visible()
+    assert "globex" not in page.content()
+    page.goto(page.url.partition("/registry")[0] + "/home/")
+    expect(page.get_by_text("Calls in 7 days, of your tenants")).to_be_visible()
+    assert "globex" not in page.content()
+
+
+def test_what_is_filled_later_is_filled_for_who_opened_the_page(visit: Callable[[str, str], Page]) -> None:
+    """Tabs, pages, searches and downloads of a table are calls of functions, which tell marimo of no request."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    page = visit("tom", "/cost_quality/")
+    expect(page.get_by_role("heading", name="All numbers")).to_be_visible()
+    calls = page.locator("marimo-table").first
+    expect(calls.get_by_text("a question of acme").first).to_be_visible()
+    calls.get_by_role("button", name="Next page").click()
+    expect(calls.get_by_text("a question of acme").first).to_be_visible()
+    calls.get_by_placeholder("Search").fill("globex")
+    expect(calls.get_by_text("0 rows", exact=False).first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").first.click()
+    text = Path(download.value.path()).read_text("utf-8")
+    assert "a question of acme" in text
+    page.get_by_role("tab", name="By tenant").click()
+    panel = page.get_by_role("tabpanel").last
+    expect(panel.get_by_text("acme", exact=True)).to_be_visible()
+    with page.expect_download() as download:
+        panel.get_by_text("Download CSV").click()
+    text += Path(download.value.path()).read_text("utf-8")
+    page.get_by_role("button", name="Explore").first.click()
+    page.wait_for_timeout(1500)
+    assert "globex" not in text
+    shown = page.content().replace('value="globex"', "")
+    assert "globex" not in shown
+    assert "nobody is signed in" not in shown
+
+
+def test_every_app_leads_back_and_says_who_is_here(visit: Callable[[str, str], Page]) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    page = visit("ada", "/experiments/")
+    for app in ("experiments", "registry", "cost_quality", "prompt_ab"):
+        page.goto(re.sub(r"/(\w+)/.*$", f"/{app}/", page.url))
+        expect(page.get_by_text("ada", exact=True)).to_be_visible()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        back = page.get_by_role("link", name="All apps")
+        back.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="State of the workspace")).to_be_visible()
 
 
 def test_a_viewer_sees_why_they_may_not_move_an_alias(team: Team, visit: Callable[[str, str], Page]) -> None:
@@ -262,6 +319,7 @@ def test_axe_finds_nothing_serious(visit: Callable[[str, str], Page], scheme: st
         ("/experiments/", "Choose a run in the table to open it."),
         ("/experiments/?run=20260101-000000-aaaaaa-0001", "Rows answered differently"),
         ("/registry/?artifact=greet@2", "Approve"),
+        ("/cost_quality/", "All numbers"),
     ]:
         page = visit("ada", path)
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

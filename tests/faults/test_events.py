@@ -313,12 +313,90 @@ def test_a_line_that_is_still_being_written_is_read_once_it_is_whole(tmp_path: P
     assert not events.problems
 
 
+def test_many_damaged_files_are_summed_up(tmp_path: Path) -> None:
+    events = Events(tmp_path)
+    with events.log() as log:
+        log.record_many("calls", [a_call(n, started_at=f"2026-03-{1 + n:02d}T00:00:00") for n in range(20)])
+    events.compact()
+    for path in tmp_path.glob("calls/day=*/*"):
+        path.unlink()
+    with pytest.warns(WorkbenchWarning) as told:
+        assert len(Events(tmp_path).sql(NAMES)) == 0
+    assert len(told) == 6
+    assert str(told[-1].message) == "15 more files are damaged or gone; `workbench events check` names them all"
+
+
+def test_a_disk_that_can_only_be_read_is_checked(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "4m"):
+        events = Events(tmp_path / "disk" / "events")
+        with events.log() as log:
+            log.record_many("calls", [a_call(n) for n in range(20)])
+        events.compact()
+        (events.folder / "compact.lock").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+        assert Events(events.folder).set_aside() == {}
+        assert len(Events(events.folder).sql(NAMES)) == 20
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path / "disk")], check=True)
+        [path] = (events.folder / "calls").glob("day=*/*")
+        path.write_bytes(path.read_bytes()[:-1])
+        (events.folder / "compact.lock").unlink(missing_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+        # Named, and left where it is.
+        assert list(Events(events.folder).set_aside()) == [str(path)]
+
+
+def test_a_compaction_without_room_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m"):
+        events = Events(tmp_path / "disk" / "events")
+        with events.log(compact=False) as log:
+            rows = [a_call(n, output=f"{random.Random(n).getrandbits(4000):x}") for n in range(1300)]
+            log.record_many("calls", rows)
+        with pytest.raises(EventsError, match=r"disk of .* is full; no row is lost. Make room"):
+            events.compact()
+        assert len(events.sql(NAMES)) == 1300
+        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "disk")], check=True)
+        events.compact()
+        assert len(events.sql(NAMES)) == 1300
+        assert not events.problems
+
+
+@pytest.mark.slow
+def test_a_history_that_does_not_fit_leaves_nothing_and_is_told_once(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "3m"):
+        workspace = make_workspace(tmp_path / "disk" / "workspace")
+        command = [sys.executable, "-m", "workbench", "demo", "--history"]
+        done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        [said] = done.stderr.splitlines()
+        assert said.startswith("error: the made-up history does not fit")
+        assert workspace.sql("select count(*) from calls").item() == 0
+        assert not list((workspace.layout.runs.parent / "journals").glob("*/*"))
+
+
+def test_rows_that_are_lost_at_the_end_of_a_process_are_told_once(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from tests.events.rows import a_call
+from workbench.events.store import Events
+log = Events(Path(sys.argv[1])).log(compact=False)
+log.record_many("calls", [a_call(n, output="x" * 1000) for n in range(2000)])
+"""
+    with small_disk(tmp_path / "disk", "1m"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "disk")], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    [said] = done.stderr.splitlines()
+    assert "2000 rows are lost" in said
+    assert "disk is full" in said
+
+
 def test_a_damaged_manifest_is_named(compacted: Events) -> None:
     from workbench.errors import DataError
 
     path = compacted.folder / "calls" / "manifest.json"
     path.write_text("{")
-    with pytest.raises(DataError, match=r"manifest.json: is no manifest"):
+    with pytest.raises(DataError, match=r"manifest.json: is no manifest. `workbench events rebuild`"):
         compacted.sql(NAMES)
     path.write_text(json.dumps({"format_version": 99}))
     with pytest.raises(DataError, match=r"format version 99.*Upgrade"):

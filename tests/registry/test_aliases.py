@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.registry.conftest import CLEAR, MakeRun, pipelines
-from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageError
+from workbench.errors import DataError, GateRefused, IntegrityError, NotFoundError, UsageError
 from workbench.pipeline.prompt import Prompt
 from workbench.registry import aliases, build, names
-from workbench.registry.aliases import check_alias_move, move_alias
+from workbench.registry.aliases import check_alias_move, move_alias, roll_back
 from workbench.registry.approvals import approvals, approve
 from workbench.registry.artifact import Artifact
 from workbench.registry.gate import judge
@@ -171,6 +172,92 @@ def test_an_alias_that_was_moved_meanwhile_is_left_there(
     ]
 
 
+@pytest.fixture
+def two(layout: Layout, make_run: MakeRun) -> Layout:
+    """`greet@prod` is version 2, and was version 1."""
+    for number in (1, 2):
+        promote(layout, make_run(run_id=f"run-{number}"), "greet", "few", alias="prod")
+    return layout
+
+
+def not_rolled_back(layout: Layout, **options: Any) -> str:
+    with pytest.raises(GateRefused) as caught:
+        roll_back(layout, "greet", "prod", **options)
+    assert names.resolve(layout, "greet@prod").version == 2
+    move = names.history(layout, "greet")[-1]
+    assert (move.kind, move.alias, move.detail["version"]) == ("refuse", "prod", 1)
+    assert move.detail["reasons"] == caught.value.reasons
+    [reason] = caught.value.reasons
+    assert reason.endswith("; go to another version with: workbench artifact alias greet@VERSION prod")
+    return reason
+
+
+def test_a_rollback_asks_nothing_of_a_version_that_is_whole(two: Layout) -> None:
+    write_policy(two, "prod", "[decision]\nmin_rows = 1000\n[[approval]]\nrole = 'reviewer'\n")
+    assert roll_back(two, "greet", "prod", actor="ada").version == 1
+    move = names.history(two, "greet")[-1]
+    assert (move.kind, move.from_version, move.to_version, move.actor) == ("rollback", 2, 1, "ada")
+    with pytest.raises(NotFoundError, match="always pointed at version 1"):
+        roll_back(two, "greet", "prod")
+
+
+@pytest.mark.parametrize("part", ["prompt.json", "evidence/calls.parquet", "manifest"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_nothing_goes_back_to_a_damaged_version(two: Layout, part: str, how: str) -> None:
+    artifact = Artifact.open(two, "greet@1")
+    path = artifact.store.blob_path(artifact.digest if part == "manifest" else artifact.layers[part].digest)
+    # Both versions have the prompt, and either may go back to nothing that is damaged.
+    path.write_bytes(b"other") if how == "changed" else path.unlink()
+    said = not_rolled_back(two)
+    assert said.startswith("greet@1 (")
+    assert part in said
+    assert ("is missing" if how == "gone" else "does not match its digest") in said
+
+
+def test_nothing_goes_back_to_a_version_that_is_not_signed_as_the_alias_asks(two: Layout, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    pytest.importorskip("cyclonedx")
+    from workbench.registry.keys import PrivateKey
+    from workbench.registry.sign import sign_artifact
+
+    team, other = (PrivateKey.new(tmp_path / name) for name in ("team.pem", "other.pem"))
+    write_policy(two, "prod", "[signature]\nkeys = ['team.pem.pub']\n")
+    sign_artifact(Artifact.open(two, "greet@1"), other)
+    assert "greet@1 is signed by 0 of 1 keys, at least 1 asked for" in not_rolled_back(two)
+    sign_artifact(Artifact.open(two, "greet@1"), team)
+    assert roll_back(two, "greet", "prod").version == 1
+
+
+def test_a_rollback_whose_signatures_cannot_be_looked_at_is_refused(two: Layout) -> None:
+    write_policy(two, "prod", "[signature]\nkeys = ['nowhere.pub']\n")
+    assert "the signatures of greet@1 cannot be verified: " in not_rolled_back(two)
+    write_policy(two, "prod", "[signature]\nkey = ['nowhere.pub']\n")
+    with pytest.raises(DataError, match=r"prod\.toml"):
+        roll_back(two, "greet", "prod")
+
+
+def test_a_rollback_undoes_nobody_else_s_move(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="points at version 2 by now, not at 1"):
+        roll_back(two, "greet", "prod", was=1)
+    verify = Artifact.verify
+
+    def and_somebody_else_moves_it(artifact: Artifact) -> Any:
+        names.set_alias(two, "greet", "prod", 1, actor="eve")
+        names.set_alias(two, "greet", "prod", 2, actor="eve")
+        names.set_alias(two, "greet", "prod", 1, actor="eve")
+        return verify(artifact)
+
+    monkeypatch.setattr(Artifact, "verify", and_somebody_else_moves_it)
+    with pytest.raises(UsageError, match="points at version 1 by now, not at 2: somebody moved it"):
+        roll_back(two, "greet", "prod")
+    assert names.history(two, "greet")[-1].actor == "eve"
+
+
+def test_a_rollback_goes_where_it_looked(two: Layout) -> None:
+    with pytest.raises(UsageError, match="goes back to version 1 by now, not to 7: somebody moved it"):
+        names.rollback(two, "greet", "prod", was=2, to=7)
+
+
 def test_a_gate_of_a_run_alone_cannot_say_what_is_asked_of_a_version(layout: Layout, make_run: MakeRun) -> None:
     policy = Policy.model_validate({"approval": [{"role": "reviewer"}], "test": [{"name": "t", "command": ["true"]}]})
     reasons = judge(make_run(), policy, "few").result.reasons
@@ -211,8 +298,6 @@ def test_an_artifact_carries_its_run(layout: Layout, make_run: MakeRun) -> None:
 
 
 def test_a_broken_policy_of_an_alias_lets_nothing_pass(layout: Layout, make_run: MakeRun) -> None:
-    from workbench.errors import DataError
-
     promote(layout, make_run(), "greet", "few")
     write_policy(layout, "prod", "[evidence]\nmax_age_day = 30\n")
     with pytest.raises(DataError, match=r"prod\.toml.*max_age_day"):

@@ -9,11 +9,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from tests.registry.conftest import MODEL, UNCLEAR, MakeRun, pipelines
-from workbench.cli.registry import artifact_app, gate_command, promote_command
+from workbench.cli.main import app
 from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageError, WorkbenchError
 from workbench.models.budget import Budget
 from workbench.models.engine import Completion, Message, ModelInfo, Request
@@ -21,11 +20,6 @@ from workbench.pipeline.pipeline import Pipeline
 from workbench.registry import names
 from workbench.registry.artifact import Artifact
 from workbench.workspace import Layout
-
-app = typer.Typer()
-app.command("gate")(gate_command)
-app.command("promote")(promote_command)
-app.add_typer(artifact_app, name="artifact")
 
 
 class Parrot:
@@ -120,6 +114,19 @@ def test_ls_and_show(layout: Layout) -> None:
     assert "postprocess/shout.py" in call("artifact", "show", "greet").stdout
 
 
+def test_ls_of_many_versions_is_plain_lines(layout: Layout) -> None:
+    for number in range(250):
+        names.register(layout, "many", f"sha256:{number:064x}", decision="better – ähnlich" if number % 2 else None)
+    names.set_alias(layout, "many", "prod", 7)
+    lines = call("artifact", "ls", "many").stdout.splitlines()
+    assert len(lines) == 251
+    assert lines[0].split() == ["artifact", "digest", "aliases", "decision", "created", "(UTC)"]
+    assert lines[7].split()[:3] == ["many@7", "000000000000", "prod"]
+    # Columns stand under one another.
+    assert {line.index(" 20") for line in lines[1:]} == {lines[0].index(" created")}
+    assert parsed("artifact", "ls", "many") == [version.to_json() for version in names.ls(layout, "many")]
+
+
 def test_ls_of_nothing_says_how_to_make_something() -> None:
     assert "workbench promote RUN NAME" in call("artifact", "ls").stdout
 
@@ -194,6 +201,35 @@ def test_history_says_where_an_alias_pointed_at_a_time() -> None:
         call("artifact", "history", "greet", "--alias", "staging", "--at", "2001-01-01")
     with pytest.raises(UsageError, match="which alias"):
         call("artifact", "history", "greet", "--at", "2001-01-01")
+
+
+@pytest.mark.usefixtures("promoted")
+def test_history_of_what_is_not_there_is_an_error() -> None:
+    for arguments in (["nope"], ["nope", "--alias", "prod"], ["nope", "--alias", "prod", "--at", "2001-01-01"]):
+        with pytest.raises(NotFoundError, match=r"no artifact 'nope'\. There are: greet"):
+            call("artifact", "history", *arguments)
+    with pytest.raises(NotFoundError, match=r"greet has no alias 'prod'\. It has: staging"):
+        call("artifact", "history", "greet", "--alias", "prod")
+
+
+@pytest.mark.usefixtures("promoted")
+def test_history_tells_a_pulled_version_from_one_of_this_workspace(layout: Layout) -> None:
+    digest = Artifact.open(layout, "greet").digest
+    names.register(layout, "pulled", digest, detail={"from": "ghcr.io/team/greet:v1"})
+    assert "pulled from ghcr.io/team/greet:v1" in " ".join(call("artifact", "history", "pulled").stdout.split())
+    assert "pulled" not in call("artifact", "history", "greet").stdout
+
+
+@pytest.mark.usefixtures("promoted")
+def test_a_rollback_to_what_is_damaged_exits_with_100(layout: Layout, make_run: MakeRun) -> None:
+    make_run(run_id="run-2", changes={"started_at": "2026-01-03T00:00:00+00:00"})
+    call("promote", "run-2", "greet", "--alias", "staging")
+    first = Artifact.open(layout, "greet@1")
+    first.store.blob_path(first.digest).unlink()
+    with pytest.raises(GateRefused, match=r"manifest .* is missing.*artifact alias greet@VERSION staging") as caught:
+        call("artifact", "rollback", "greet@staging")
+    assert caught.value.exit_code == 100
+    assert names.alias_version(layout, "greet", "staging") == 2
 
 
 @pytest.mark.usefixtures("promoted")

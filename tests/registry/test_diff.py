@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.registry.conftest import CLEAR, MakeRun, pipelines
+from workbench.experiments.run import Run
 from workbench.models.engine import Generation
 from workbench.pipeline.steps import Python, Strip
 from workbench.registry.artifact import Artifact
 from workbench.registry.diff import diff
+from workbench.registry.policy import DecisionPolicy, Policy
 from workbench.registry.promote import promote
 from workbench.workspace import Layout
 
@@ -73,6 +77,34 @@ def test_rows_that_got_better_and_worse_are_told(layout: Layout, make_run: MakeR
         "output_after": "YES",
     }
     assert "7 got better" in found._repr_html_()
+
+
+def test_rows_that_are_scored_on_one_side_only_are_told_apart(layout: Layout, make_run: MakeRun) -> None:
+    """An error without a score is not a row that got worse, and it is not left out."""
+
+    def without(*rows: str, run_id: str) -> Artifact:
+        def edit(call: dict[str, Any]) -> dict[str, Any]:
+            gone = call["variant"] == "few" and call["row_id"] in rows
+            return {**call, "output": None, "error_kind": "failed", "error": "out of memory"} if gone else call
+
+        run = make_run(run_id=run_id, edit=edit)
+        gone = (pl.col("variant") == "few") & pl.col("row_id").is_in(rows)
+        scores = run.scores().with_columns(value=pl.when(gone).then(None).otherwise("value"))
+        scores.write_parquet(run.folder / "scores.parquet")
+        return promote(layout, Run(run.folder), "greet", "few", policy=Policy(decision=DecisionPolicy(minimum="none")))
+
+    found = diff(without("row-003", run_id="run-1"), without("row-000", "row-055", run_id="run-2"))
+    assert (found.shared, found.rows) == (60, ())
+    assert [row.row_id for row in found.no_longer_scored] == ["row-000", "row-055"]
+    assert [row.row_id for row in found.newly_scored] == ["row-003"]
+    text = str(found)
+    assert "got worse; 2 are no longer scored; 1 is newly scored" in text
+    assert "NO LONGER SCORED row-000: 'YES' → 'out of memory'" in text
+    assert "newly scored row-003: 'out of memory' → 'YES'" in text
+    told = found.to_json()["rows"]
+    assert [row["row_id"] for row in told["no_longer_scored"]] == ["row-000", "row-055"]
+    assert told["newly_scored"][0]["output_after"] == "YES"
+    assert "not scored: out of memory" in found._repr_html_()
 
 
 def test_an_artifact_does_not_differ_from_itself(two: tuple[Artifact, Artifact]) -> None:

@@ -260,3 +260,21 @@ def test_a_run_that_stopped_when_it_was_decided_is_held_to_the_rows_it_asked(mak
     assert result.passed, result.reasons
     short = make_run(answers, run_id="run-3", changes={**stopped, "scorers": scorers, "stopped_rows": 65})
     assert {"complete", "calls"} <= set(_failed(judge(short, _policy(), "few").result))
+
+
+@pytest.mark.parametrize("parts", [{}, {"decision": {"level": 0.9}}, {"evidence": {"required": ["model_digest"]}}])
+def test_a_default_that_refuses_is_told_as_one(make_run: MakeRun, parts: dict[str, Any]) -> None:
+    """A policy without [decision] asks for it all the same; who reads its file finds neither number."""
+    run = make_run({name: marks[:40] for name, marks in UNCLEAR.items()})
+    decision, rows = judge(run, _policy(**parts), "few").result.reasons
+    assert decision.endswith("The policy asks for better, by default, since its [decision] has no minimum.")
+    assert rows.endswith("at least 50 asked for, by default, since its [decision] has no min_rows")
+    written = _policy(decision={"minimum": "better", "min_rows": 50})
+    assert not any("by default" in reason for reason in judge(run, written, "few").result.reasons)
+
+
+def test_no_decision_is_not_no_rows(make_run: MakeRun) -> None:
+    run = make_run({"few": [True] * 40})
+    [reason] = judge(run, _policy(decision={"minimum": "none"}), "few").result.reasons
+    assert reason.startswith("rows: 40 rows scored by exact, at least 50 asked for, by default")
+    assert judge(run, _policy(decision={"minimum": "none", "min_rows": 1}), "few").result.passed

@@ -216,6 +216,29 @@ def test_an_attestation_is_no_signature(artifact: Artifact, layout: Layout, sign
     assert identities_by(artifact, [ada], lambda: trusted_root(layout)) == []
 
 
+def test_a_signature_counts_with_both_attestations(
+    artifact: Artifact, layout: Layout, sign: Sign, ada: Identity
+) -> None:
+    """By the same identity, each of this artifact and whole."""
+    _, contents = sign(artifact).attestations
+    [layer] = json.loads(artifact.store.read_blob(contents))["layers"]
+    path = artifact.store.blob_path(layer["digest"])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b" ")
+    with pytest.raises(
+        IntegrityError,
+        match=r"is signed by ada.*, but not its bill of materials: a bundle .* does not match its digest",
+    ):
+        verify_keyless(artifact, ada, lambda: trusted_root(layout))
+    assert identities_by(artifact, [ada], lambda: trusted_root(layout)) == []
+    path.write_bytes(whole)
+    verify_keyless(artifact, ada, lambda: trusted_root(layout))
+    artifact.store.forget_manifests([contents])
+    sign(artifact, "bob@example.org")
+    with pytest.raises(IntegrityError, match=r"is signed by ada.*, but not its bill of materials\. Sign it"):
+        verify_keyless(artifact, ada, lambda: trusted_root(layout))
+
+
 def test_a_bundle_that_is_damaged_on_disk_is_named(
     artifact: Artifact, layout: Layout, sign: Sign, ada: Identity
 ) -> None:
@@ -278,7 +301,8 @@ def test_each_part_of_a_bundle_is_verified(artifact: Artifact, layout: Layout, s
         hang(artifact, json.dumps(data).encode())
         assert examine(artifact, trusted_root(layout))[0] == [], what
     hang(artifact, json.dumps(mine).encode())
-    verify_keyless(artifact, ada, lambda: trusted_root(layout))
+    [sealed], _ = examine(artifact, trusted_root(layout))
+    assert sealed.is_by(ada)
     hang(artifact, b"not JSON")
     with pytest.raises(IntegrityError, match="a bundle is malformed"):
         verify_keyless(artifact, ada, lambda: trusted_root(layout))

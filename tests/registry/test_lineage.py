@@ -32,6 +32,7 @@ from workbench.pipeline.pipeline import Pipeline
 from workbench.pipeline.prompt import Prompt
 from workbench.pipeline.retrieval import Retrieval
 from workbench.registry import build, names
+from workbench.registry.aliases import move_alias
 from workbench.registry.approvals import approve
 from workbench.registry.artifact import Artifact
 from workbench.registry.lineage import lineage
@@ -183,6 +184,19 @@ def test_approvals_and_refusals_are_part_of_it(layout: Layout, make_run: MakeRun
     assert {("ada", "approves", "greet@1"), ("greet@prod", "refused", "greet@1")} <= words(graph)
     assert only(graph, "approval").facts["comment"] == "read all of it"
     assert "approval by reviewer: 0 of 1" in only(graph, "refusal").facts["reasons"][0]
+
+
+def test_what_was_refused_alike_is_told_once(layout: Layout, make_run: MakeRun) -> None:
+    layout = with_roles(layout, reviewer=["ada"])
+    write_policy(layout, "prod", '[[approval]]\nrole = "reviewer"\n')
+    promote(layout, make_run(), "greet", "few")
+    for actor in ("carl", "dora", "carl"):
+        with pytest.raises(GateRefused):
+            move_alias(layout, "greet@1", "prod", actor=actor)
+    refusal = only(of(layout, "greet"), "refusal")
+    assert refusal.note.startswith("×3, last ")
+    assert (refusal.facts["times"], refusal.facts["by"]) == (3, "carl")
+    assert refusal.facts["first_at"] <= refusal.facts["at"]
 
 
 def test_what_is_not_in_this_workspace_is_marked(layout: Layout, tmp_path: Path) -> None:

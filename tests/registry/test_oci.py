@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import multiprocessing.synchronize
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,21 @@ def test_a_descriptor_survives_json() -> None:
     descriptor = Descriptor("text/plain", digest_bytes(b""), 0, {"org.opencontainers.image.title": "a.txt"}, "x/y")
     assert Descriptor.from_json(json.loads(json.dumps(descriptor.to_json()))) == descriptor
     assert descriptor.title == "a.txt"
+
+
+def test_a_large_blob_is_checked_in_pieces(tmp_path: Path) -> None:
+    store = OciLayout(tmp_path)
+    blob = store.put_blob(bytes(32 << 20), "application/octet-stream")
+    tracemalloc.start()
+    try:
+        assert store.check_blob(blob.digest) == 32 << 20
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    with store.blob_path(blob.digest).open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(IntegrityError, match=r"weights \(sha256:.*\) does not match its digest"):
+        store.check_blob(blob.digest, title="weights")
+    store.blob_path(blob.digest).unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        store.check_blob(blob.digest)

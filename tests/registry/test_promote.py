@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.registry.conftest import UNCLEAR, MakeRun
+from tests.registry.conftest import CLEAR, UNCLEAR, MakeRun, pipelines
 from workbench.errors import GateRefused, UsageError
 from workbench.registry import names
 from workbench.registry.artifact import Artifact
 from workbench.registry.policy import Policy
 from workbench.registry.promote import promote
+from workbench.registry.prompts import prompt_log, save_prompt
 from workbench.workspace import Layout
 
 
@@ -53,6 +56,25 @@ def test_a_single_variant_can_be_promoted_where_the_policy_asks_for_no_decision(
     assert artifact.evidence()[2:] == (None, None)
     assert artifact.verify()
     assert "single variant" in dict(artifact.summary())["decision"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "tested"),
+    [
+        ({"decision": {"minimum": "none"}}, False),
+        ({"decision": {"minimum": "none"}, "evidence": {"required": ["model_digest"]}}, False),
+        ({"decision": {"minimum": "none"}, "guard": [{"metric": "error_rate", "max": 0.01}]}, True),
+        ({"decision": {"minimum": "equivalent", "margin": 0.99}}, True),
+        ({}, True),
+    ],
+)
+def test_a_gate_that_asked_nothing_has_tested_nothing(
+    layout: Layout, make_run: MakeRun, policy: dict[str, Any], tested: bool
+) -> None:
+    save_prompt(layout, "greet", pipelines()["few"].prompt)
+    run = make_run(UNCLEAR if policy and policy["decision"]["minimum"] == "none" else CLEAR)
+    promote(layout, run, "greet", "few", policy=Policy.model_validate(policy))
+    assert [saved.tags for saved in prompt_log(layout, "greet")] == [("tested",) if tested else ()]
 
 
 def test_a_malformed_name_is_refused_before_anything_is_done(layout: Layout, make_run: MakeRun) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import http.client
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from workbench.cli.main import app
 from workbench.errors import IntegrityError, MissingExtraError, NotFoundError, UsageError, WorkbenchError
 from workbench.files import digest_bytes
 from workbench.pipeline.pipeline import Pipeline
-from workbench.registry import names, remote, remote_client, remote_http
+from workbench.registry import names, remote, remote_client, remote_http, remote_upload
 from workbench.registry.artifact import Artifact
 from workbench.registry.gc import GRACE_S, collect_garbage
 from workbench.registry.oci import INDEX_TYPE, MANIFEST_TYPE, OciLayout
@@ -67,12 +69,12 @@ def empty_workspace(folder: Path) -> Layout:
 
 def blobs(layout: Layout) -> set[str]:
     folder = layout.blobs / "blobs" / "sha256"
-    return {f"sha256:{path.name}" for path in folder.iterdir()} if folder.is_dir() else set()
+    return {f"sha256:{path.name}" for path in folder.glob("[!.]*")}
 
 
 def sign(layout: Layout, subject: str, text: str, *, spaces: bool = False) -> str:
     """Something that refers to a manifest, as a signature does; with `spaces`, as another program would write it."""
-    store = remote._Receiver(layout.blobs)
+    store = OciLayout(layout.blobs)
     config = store.put_blob(b"{}", "application/vnd.oci.empty.v1+json").to_json()
     layer = store.put_blob(text.encode(), "text/plain").to_json()
     size = store.blob_path(subject).stat().st_size
@@ -111,7 +113,8 @@ def test_push_and_pull_move_every_byte(
     assert blobs(elsewhere) == blobs(layout)
     assert pulled.artifact.verify() == artifact.verify()
     [event] = names.history(elsewhere, "hello")
-    assert (event.kind, event.actor, event.detail) == ("register", "ada", {"from": f"{repository}:v1"})
+    assert (event.kind, event.actor, event.detail["from"]) == ("register", "ada", f"{repository}:v1")
+    assert event.detail["digest"] == artifact.digest
     [listed] = names.ls(elsewhere)
     assert (listed.run_id, listed.variant, listed.decision, listed.aliases) == ("run-1", "few", "better", ())
     monkeypatch.setattr(Pipeline, "engine", lambda _: Parrot())
@@ -221,6 +224,186 @@ def test_a_large_blob_goes_in_pieces(
         assert digest_bytes(server.blob(blob.digest).read_bytes()) == blob.digest
 
 
+def test_a_download_that_broke_off_goes_on_where_it_was(
+    layout: Layout, artifact: Artifact, proxy: Front, elsewhere: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_http, "_PIECE", 1 << 16)
+    source, digest = f"{proxy.address}/team/fetched", large(layout, artifact)
+    remote.push(layout, "greet", source)
+    whole = OciLayout(layout.blobs).read_blob(digest)
+    asked: list[str] = []
+
+    def breaks(method: str, path: str, headers: dict[str, str]) -> Reply | None:
+        if method == "GET" and digest in path:
+            asked.append(headers.get("Range", "all"))
+            if len(asked) == 1:
+                return Reply(200, whole[: 6 << 16], {"Content-Length": str(len(whole))})
+            if len(asked) <= remote_http.ATTEMPTS:
+                return Reply(0)
+        return None
+
+    proxy.rule = breaks
+    with pytest.raises(WorkbenchError, match="cannot be reached"):
+        remote.pull(elsewhere, source)
+    store = OciLayout(elsewhere.blobs)
+    part = store.blob_path(digest).with_name(f".{digest.removeprefix('sha256:')}.part")
+    assert part.read_bytes() == whole[: 6 << 16]
+    remote.pull(elsewhere, source)
+    assert asked == ["all", *[f"bytes={6 << 16}-"] * remote_http.ATTEMPTS]
+    assert store.read_blob(digest) == whole
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("left", [b"", b"other bytes", b"\0" * (10 << 16), b"\0" * (11 << 16)])
+def test_what_an_earlier_pull_left_is_not_trusted(
+    layout: Layout, artifact: Artifact, server: Server, elsewhere: Layout, left: bytes
+) -> None:
+    source, digest = server.new_repository(), large(layout, artifact)
+    remote.push(layout, "greet", source)
+    target = OciLayout(elsewhere.blobs).blob_path(digest)
+    target.parent.mkdir(parents=True)
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(left)
+    remote.pull(elsewhere, source)
+    assert digest_bytes(target.read_bytes()) == digest
+    assert not part.exists()
+
+
+class Line:
+    """A connection to a registry that counts the bytes of uploads, and breaks after so many pieces."""
+
+    def __init__(self, proxy: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(remote_client, "WHOLE_BLOB", 1 << 16)
+        monkeypatch.setattr(remote_upload, "PIECE", 1 << 16)
+        self.breaks_after: int | None = None
+        self.sent = self.pieces = 0
+        self.forgets = False
+        proxy.rule = self.rule
+
+    def rule(self, method: str, path: str, headers: dict[str, str]) -> Reply | None:
+        if self.forgets and method == "GET" and "/uploads/" in path:
+            return Reply(404)
+        if method != "PATCH":
+            return None
+        if self.pieces == self.breaks_after:
+            return Reply(0)
+        self.pieces += 1
+        self.sent += int(headers["Content-Length"])
+        return None
+
+
+@pytest.fixture
+def line(proxy: Front, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(proxy, monkeypatch)
+
+
+def large(layout: Layout, artifact: Artifact, size: int = 10 << 16) -> str:
+    """Hang a large blob on the artifact, and return its digest."""
+    store = OciLayout(layout.blobs)
+    blob = store.put_blob(bytes(range(256)) * (size // 256), "application/octet-stream")
+    subject = {"mediaType": MANIFEST_TYPE, "digest": artifact.digest, "size": 2}
+    config = store.put_blob(b"{}", "application/vnd.oci.empty.v1+json").to_json()
+    layers = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": [blob.to_json()]}
+    store.add_manifest({**layers, "artifactType": "application/vnd.example.large", "subject": subject})
+    return blob.digest
+
+
+def test_an_upload_that_broke_off_goes_on_where_it_was(
+    layout: Layout, artifact: Artifact, server: Server, proxy: Front, line: Line
+) -> None:
+    digest = large(layout, artifact)
+    target = f"{proxy.address}/team/resumed"
+    line.breaks_after = 6
+    with pytest.raises(WorkbenchError, match="cannot be reached"):
+        remote.push(layout, "greet", target)
+    [kept] = (layout.root / ".workbench" / "uploads").glob("*.json")
+    assert json.loads(kept.read_text()).keys() == {"format_version", "location"}
+    line.breaks_after = None
+    done = remote.push(layout, "greet", target)
+    # Not one byte went twice.
+    assert (line.sent, line.pieces) == (10 << 16, 10)
+    assert not kept.exists()
+    assert done.artifact.digest == artifact.digest
+    assert digest_bytes(server.blob(digest).read_bytes()) == digest
+
+
+@pytest.mark.parametrize("how", ["forgotten", "malformed", "of elsewhere"])
+def test_an_upload_that_cannot_go_on_starts_over(
+    layout: Layout, artifact: Artifact, server: Server, proxy: Front, line: Line, how: str
+) -> None:
+    digest = large(layout, artifact)
+    target = f"{proxy.address}/team/{how.replace(' ', '-')}"
+    line.breaks_after = 6
+    with pytest.raises(WorkbenchError, match="cannot be reached"):
+        remote.push(layout, "greet", target)
+    [kept] = (layout.root / ".workbench" / "uploads").glob("*.json")
+    if how == "malformed":
+        kept.write_text("{")
+    if how == "of elsewhere":
+        kept.write_text(json.dumps({"location": f"http://{proxy.address}/v2/nobody/nothing/blobs/uploads/0"}))
+    line.breaks_after, line.forgets = None, how == "forgotten"
+    remote.push(layout, "greet", target)
+    assert line.sent == 16 << 16
+    assert not kept.exists()
+    assert digest_bytes(server.blob(digest).read_bytes()) == digest
+
+
+def test_an_upload_whose_last_answer_was_lost_is_not_sent_again(
+    layout: Layout, artifact: Artifact, proxy: Front, line: Line
+) -> None:
+    digest = large(layout, artifact)
+    lost = False
+
+    def loses(method: str, path: str, headers: dict[str, str]) -> Reply | None:
+        nonlocal lost
+        if method == "PUT" and digest.removeprefix("sha256:") in path and not lost:
+            lost = True
+            # It arrives, and the answer does not.
+            forward(proxy, method, path)
+            return Reply(0)
+        return line.rule(method, path, headers)
+
+    proxy.rule = loses
+    remote.push(layout, "greet", f"{proxy.address}/team/lost")
+    assert (lost, line.sent) == (True, 10 << 16)
+
+
+def forward(proxy: Front, method: str, path: str) -> None:
+    connection = http.client.HTTPConnection(registry().address)
+    connection.request(method, path, headers={"Content-Length": "0"})
+    assert connection.getresponse().status == 201
+    connection.close()
+
+
+@pytest.mark.parametrize("status", [404, 416, 503])
+def test_a_registry_that_takes_no_piece_is_given_up(
+    layout: Layout, artifact: Artifact, proxy: Front, line: Line, status: int
+) -> None:
+    large(layout, artifact)
+    proxy.rule = lambda method, path, headers: (
+        Reply(status) if method == "PATCH" or (status == 404 and method == "GET" and "/uploads/" in path) else None
+    )
+    with pytest.raises(WorkbenchError, match="cannot be reached"):
+        remote.push(layout, "greet", f"{proxy.address}/team/stubborn-{status}")
+    assert proxy.count("PATCH") == remote_http.ATTEMPTS
+
+
+def test_a_registry_that_loses_uploads_is_given_up(
+    layout: Layout, artifact: Artifact, proxy: Front, line: Line
+) -> None:
+    large(layout, artifact)
+    forgets = itertools.cycle([False, True])
+
+    def loses(method: str, path: str, headers: dict[str, str]) -> Reply | None:
+        if method == "GET" and "/uploads/" in path:
+            return Reply(404)
+        return Reply(404) if method == "PATCH" and next(forgets) else None
+
+    proxy.rule = loses
+    with pytest.raises(WorkbenchError, match="loses uploads in their midst"):
+        remote.push(layout, "greet", f"{proxy.address}/team/loser")
+
+
 @pytest.mark.parametrize("part", ["manifest", "prompt.json"])
 def test_a_registry_that_was_tampered_with_is_refused(
     layout: Layout, artifact: Artifact, server: Server, elsewhere: Layout, part: str
@@ -312,13 +495,14 @@ def test_a_list_that_names_what_does_not_refer_is_refused(
     assert names.ls(elsewhere) == ()
 
 
-@pytest.mark.usefixtures("artifact")
-def test_what_is_not_there(layout: Layout, server: Server, elsewhere: Layout) -> None:
+def test_what_is_not_there(layout: Layout, artifact: Artifact, server: Server, elsewhere: Layout) -> None:
     repository = server.new_repository()
     with pytest.raises(NotFoundError, match=f"there is no {repository}. Push to it with"):
         remote.pull(elsewhere, repository)
+    # This registry lists what refers to the artifact under a tag, which is nobody's.
+    sign(layout, artifact.digest, "yes")
     remote.push(layout, "greet", f"{repository}:v1")
-    with pytest.raises(NotFoundError, match=f"there is no {repository}:v2. It has the tags: v1"):
+    with pytest.raises(NotFoundError, match=rf"there is no {repository}:v2\. It has the tags: v1\.$"):
         remote.pull(elsewhere, f"{repository}:v2")
     with pytest.raises(NotFoundError, match="there is no"):
         remote.pull(elsewhere, f"{repository}@sha256:{'0' * 64}")

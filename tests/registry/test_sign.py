@@ -16,7 +16,7 @@ from workbench.cli.main import app
 from workbench.errors import GateRefused, IntegrityError, NotFoundError, UsageError
 from workbench.registry.aliases import move_alias
 from workbench.registry.artifact import Artifact
-from workbench.registry.attest import CYCLONEDX, PAYLOAD_TYPE, SLSA, pre_authentication
+from workbench.registry.attest import CYCLONEDX, PAYLOAD_TYPE, SLSA, pre_authentication, statement, to_envelope
 from workbench.registry.gc import GRACE_S, collect_garbage
 from workbench.registry.keys import PASSWORD, PrivateKey, PublicKey
 from workbench.registry.oci import Descriptor
@@ -24,7 +24,10 @@ from workbench.registry.promote import promote
 from workbench.registry.sbom import bill_of_materials
 from workbench.registry.sign import (
     SIGNATURE_ARTIFACT,
+    Signed,
+    attestation_faults,
     attestations_by,
+    refer,
     sign_artifact,
     signatures_by,
     verify_signature,
@@ -58,7 +61,7 @@ def test_a_signature_is_of_the_manifest_and_of_one_key(artifact: Artifact, key: 
     verify_signature(artifact, key.public)
     verify_signature(artifact, PublicKey.read(tmp_path / "keys" / "team.pem.pub"))
     assert signatures_by(artifact, [other.public, key.public]) == [key.public]
-    with pytest.raises(IntegrityError, match="has 1 signatures, none of this key"):
+    with pytest.raises(IntegrityError, match="has 1 signature, none of this key"):
         verify_signature(artifact, other.public)
     [manifest] = manifests(artifact, SIGNATURE_ARTIFACT)
     assert manifest["subject"]["digest"] == artifact.digest
@@ -101,10 +104,10 @@ def test_attestations_say_where_it_comes_from_and_what_it_is_made_of(
     artifact: Artifact, key: PrivateKey, tmp_path: Path
 ) -> None:
     sign_artifact(artifact, key)
-    found = {statement["predicateType"]: statement for statement in attestations_by(artifact, key.public)}
+    found = attestations_by(artifact, key.public)
     assert found.keys() == {SLSA, CYCLONEDX}
-    for statement in found.values():
-        assert statement["subject"] == [{"name": "greet", "digest": {"sha256": artifact.digest[7:]}}]
+    for document in found.values():
+        assert document["subject"] == [{"name": "greet", "digest": {"sha256": artifact.digest[7:]}}]
     provenance = found[SLSA]["predicate"]
     assert provenance["runDetails"]["metadata"]["invocationId"] == "run-1"
     assert {item["uri"] for item in provenance["buildDefinition"]["resolvedDependencies"]} == {
@@ -115,6 +118,82 @@ def test_attestations_say_where_it_comes_from_and_what_it_is_made_of(
     }
     with pytest.raises(IntegrityError, match="no signature of an attestation"):
         attestations_by(artifact, PrivateKey.new(tmp_path / "other.pem").public)
+
+
+def spoil(artifact: Artifact, signed: Signed, how: str, tmp_path: Path) -> str:
+    """Do something to the bill of materials that lies beside a signature, and say how it is told."""
+    store, digest = artifact.store, signed.attestations[1]
+    manifest = json.loads(store.read_blob(digest))
+    [layer] = manifest["layers"]
+    if how == "damaged":
+        path = store.blob_path(layer["digest"])
+        path.write_bytes(path.read_bytes().replace(b"payload", b"PAYLOAD"))
+        return r"its bill of materials fails: an attestation \(sha256:.*\) does not match its digest"
+    store.forget_manifests([digest])
+    if how == "missing":
+        return "its bill of materials is missing"
+    document = statement(artifact, CYCLONEDX, bill_of_materials(artifact))
+    signer, told = PrivateKey.read(tmp_path / "keys" / "team.pem"), "it is of another artifact"
+    if how == "of another artifact":
+        document["subject"][0]["digest"]["sha256"] = "0" * 64
+    if how == "without a subject":
+        del document["subject"]
+    if how == "by another key":
+        signer, told = PrivateKey.new(tmp_path / "other.pem"), "no signature of an attestation is of this key"
+    # Even where it claims the key's id.
+    envelope = to_envelope(document, signer.sign, signed.key_id)
+    if how == "rewritten":
+        other = statement(artifact, CYCLONEDX, {"components": []})
+        envelope["payload"] = to_envelope(other, signer.sign, signed.key_id)["payload"]
+        told = "no signature of an attestation is of this key"
+    data = b"no JSON" if how == "malformed" else json.dumps(envelope).encode()
+    told = "an attestation is malformed" if how == "malformed" else told
+    blob = store.put_blob(data, layer["mediaType"], annotations=layer["annotations"])
+    refer(artifact, PAYLOAD_TYPE, blob)
+    return f"its bill of materials fails: {told}"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "damaged",
+        "missing",
+        "of another artifact",
+        "without a subject",
+        "by another key",
+        "rewritten",
+        "malformed",
+    ],
+)
+def test_a_signature_counts_with_both_attestations(
+    artifact: Artifact, key: PrivateKey, layout: Layout, tmp_path: Path, how: str
+) -> None:
+    signed = sign_artifact(artifact, key)
+    assert attestation_faults(artifact, key.public) == []
+    told = spoil(artifact, signed, how, tmp_path)
+    with pytest.raises(IntegrityError, match=f"greet@1 is signed by this key, but {told}.*artifact sign greet@1"):
+        verify_signature(artifact, key.public)
+    assert signatures_by(artifact, [key.public]) == []
+    with pytest.raises(GateRefused, match="signed by 0 of 1 keys"):
+        move_alias(layout, "greet@1", "staging", policy=_only_signed(layout))
+    # Signing again mends it.
+    sign_artifact(artifact, key)
+    verify_signature(artifact, key.public)
+
+
+def test_what_others_hang_on_an_artifact_does_not_count_against_it(
+    artifact: Artifact, key: PrivateKey, tmp_path: Path
+) -> None:
+    sign_artifact(artifact, key)
+    sign_artifact(artifact, PrivateKey.new(tmp_path / "second.pem"))
+    for kind in (PAYLOAD_TYPE, SIGNATURE_ARTIFACT):
+        refer(artifact, kind, artifact.store.put_blob(b"[]", "text/plain"))
+        refer(artifact, kind, Descriptor("text/plain", "sha256:" + "0" * 64, 2))
+        manifest = manifests(artifact, kind)[0]
+        artifact.store.add_manifest({**manifest, "layers": [{"digest": "none"}]})
+        artifact.store.add_manifest({**manifest, "layers": None})
+    verify_signature(artifact, key.public)
+    assert attestations_by(artifact, key.public).keys() == {SLSA, CYCLONEDX}
 
 
 def test_an_envelope_s_signature_is_of_its_type_too() -> None:

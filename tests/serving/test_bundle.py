@@ -169,7 +169,10 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="is no bundle"):
         open_bundle(tmp_path)
     (tmp_path / "bundle.json").write_text("{")
-    with pytest.raises(IntegrityError, match=r"bundle\.json is malformed"):
+    with pytest.raises(IntegrityError, match=r"bundle\.json is malformed: the file: Invalid JSON"):
+        open_bundle(tmp_path)
+    (tmp_path / "bundle.json").write_text('{"name": "greet", "version": "one"}')
+    with pytest.raises(IntegrityError, match=r"bundle\.json is malformed: version: Input should be a valid integer"):
         open_bundle(tmp_path)
 
 

@@ -23,6 +23,7 @@ from workbench.state.db import (
     Approval,
     ArtifactVersion,
     Audit,
+    AuditEnd,
     Base,
     PromptVersion,
     open_state,
@@ -143,14 +144,46 @@ def test_a_driver_that_is_missing_is_named() -> None:
         open_state("postgresql+psycopg2://host/db")
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+def test_a_server_that_does_not_answer_is_named_in_one_line_without_its_password() -> None:
     pytest.importorskip("psycopg")
     with (
         pytest.raises(WorkspaceError, match="can be reached") as caught,
         reading("postgresql+psycopg://u:secret@127.0.0.1:1/d"),
     ):
         pass
-    assert "secret" not in str(caught.value)
+    said = str(caught.value)
+    assert "secret" not in said
+    assert said.startswith("the state database postgresql+psycopg://u:***@127.0.0.1:1/d: connection failed: ")
+    assert "refused. Check that" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_what_a_session_reads_is_of_one_moment(tmp_path: Path, backend: str) -> None:
+    url = new_url(backend, tmp_path)
+    with writing(url) as session:
+        _log(session, "first")
+    with reading(url) as session:
+        assert len(session.scalars(select(Audit)).all()) == 1
+        with writing(url) as other:
+            _log(other, "second")
+        assert len(session.scalars(select(Audit)).all()) == 1
+    with reading(url) as session:
+        assert len(session.scalars(select(Audit)).all()) == 2
+
+
+def test_the_database_counts_lines_as_they_are_added(url: str) -> None:
+    for number in range(3):
+        with writing(url) as session:
+            _log(session, f"line-{number}")
+    with contextlib.suppress(KeyboardInterrupt), writing(url) as session:
+        _log(session, "lost")
+        raise KeyboardInterrupt
+    with reading(url) as session:
+        end, last = session.scalars(select(AuditEnd)).one(), session.scalars(select(Audit).filter_by(seq=3)).one()
+        assert (end.count, end.head) == (3, last.digest)
+    with pytest.raises(IntegrityError, match="append-only"), writing(url) as session:
+        session.execute(text("DELETE FROM audit_end"))
 
 
 # What the workbench wrote before the audit was a chain.
@@ -186,6 +219,8 @@ def test_what_an_earlier_workbench_wrote_is_brought_up_to_date(tmp_path: Path) -
             (2, "alias", "ben", {"why": "it won"}),
         ]
         assert audit.check_chain(found).ok
+        end = session.scalars(select(AuditEnd)).one()
+        assert (end.count, end.head) == (2, found[-1]["digest"])
         assert session.scalars(select(Alias)).one().version == 1
     with pytest.raises(IntegrityError, match="append-only"), writing(f"sqlite:///{path}") as session:
         session.execute(text("DELETE FROM audit"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from workbench.errors import UsageError
 from workbench.ui.charts import Nothing
 from workbench.ui.cost_quality import Board, Choices, Store
 from workbench.ui.cost_quality_charts import PICK
-from workbench.ui.cost_quality_clicks import Picked
+from workbench.ui.cost_quality_clicks import Picked, as_csv, extent
 from workbench.ui.cost_quality_plans import budget, models_to_mix, what_if
 
 pytest.importorskip("altair")
 
 LAST = date(2026, 3, 20)
-TODAY = LAST + timedelta(days=1)
+NOW = datetime(2026, 3, 21, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def board(history: api.Workspace) -> Board:
 
 
 def board_of(workspace: api.Workspace, period: str = "14 days", **chosen: tuple[str, ...]) -> Board:
-    return Store(workspace.layout, today=TODAY).board(period, chosen, "exact")
+    return Store(workspace.layout, now=NOW).board(period, chosen, "exact")
 
 
 def values(chart: Any) -> list[dict[str, Any]]:
@@ -123,11 +124,83 @@ def test_the_budget_says_whether_it_will_do(board: Board) -> None:
     said, chart = budget(board, 0)
     assert "spent in March so far" in str(said)
     assert len(chart.to_dict()["layer"]) == 3
-    assert "will be exceeded" in str(budget(board, 0.5)[0])
+    assert "is exceeded already" in str(budget(board, 0.5)[0])
+    assert "will be exceeded" in str(budget(board, 15)[0])
+    assert "may be exceeded" in str(budget(board, 20)[0])
     assert "will do" in str(budget(board, 10_000)[0])
     # A month that is over is told, not projected.
-    later = Board(board.questions, board.colours, date(2026, 5, 2))
-    assert "which is over" in str(budget(later, 0.5)[0])
+    later = Board(board.questions, board.colours, datetime(2026, 5, 2, tzinfo=UTC))
+    assert "which is over. That is over the budget" in str(budget(later, 0.5)[0])
+
+
+def spending_of(workspace: api.Workspace, dollars: Mapping[date, float], now: datetime) -> Board:
+    """The board of a workspace with one call a day, of so many dollars."""
+    with workspace.events().log() as log:
+        for n, (day, cost) in enumerate(dollars.items()):
+            log.record("calls", a_call(n, cost_usd=cost, started_at=datetime.combine(day, time(1), UTC)))
+    return Store(workspace.layout, now=now).board("30 days", {})
+
+
+def test_what_was_spent_today_counts_and_can_exceed_the_budget(workspace: api.Workspace) -> None:
+    """29 days at a dollar, and 501 dollars today: the budget is exceeded, whatever the hour."""
+    today = date(2026, 11, 28)
+    spent = {today - timedelta(days=n): 1.0 for n in range(29, 0, -1)} | {today: 501.0}
+    board = spending_of(workspace, spent, datetime(2026, 11, 28, 12, tzinfo=UTC))
+    said, chart = budget(board, 100)
+    assert "$528.00 spent in November so far" in str(said)
+    # Half of today and two days, a dollar each.
+    assert "By its end $530.50 is likely" in str(said)
+    assert "The budget of $100.00 is exceeded already" in str(said)
+    lines = [layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "line"]
+    assert lines[-1]["data"]["values"][-1] == {"date": str(today), "day": str(today), "value": 528.0, "kind": "spent"}
+
+
+@pytest.mark.parametrize(("hour", "left"), [(0, 1.0), (6, 0.75), (18, 0.25)])
+def test_of_today_what_is_left_is_projected(workspace: api.Workspace, hour: int, left: float) -> None:
+    today = date(2026, 11, 30)
+    spent = {today - timedelta(days=n): 2.0 for n in range(29, -1, -1)}
+    board = spending_of(workspace, spent, datetime(2026, 11, 30, hour, tzinfo=UTC))
+    said = str(budget(board, 1000)[0])
+    assert "$60.00 spent in November so far" in said
+    assert f"By its end ${60 + 2 * left:,.2f} is likely" in said
+    assert "will do" in said
+
+
+def test_a_budget_that_is_spent_is_exceeded_though_nothing_can_be_projected(workspace: api.Workspace) -> None:
+    today = date(2026, 11, 28)
+    board = spending_of(workspace, {today: 7.0}, datetime(2026, 11, 28, 9, tzinfo=UTC))
+    assert "exceeded already. Three whole days are needed" in str(budget(board, 5)[0])
+    assert "exceeded" not in str(budget(board, 0)[0])
+
+
+def test_every_picture_of_made_up_calls_says_so(history: api.Workspace, board: Board, workspace: api.Workspace) -> None:
+    pictures = [*board.pictures(), budget(board, 0)[1], what_if(board, "small-1b", "large-70b", 0.6)[1]]
+    for chart in pictures:
+        assert "with made-up calls" in str(chart.to_dict()["title"])
+    with workspace.events().log() as log:
+        log.record_many("calls", [a_call(n, cost_usd=0.5) for n in range(20)])
+    real = Store(workspace.layout).board("7 days", {})
+    assert "made-up" not in str(real.cost_by_day().to_dict())
+
+
+def test_the_calls_that_are_not_in_the_table_are_counted(history: api.Workspace, board: Board) -> None:
+    rows = history.frame("calls").filter(pl.col("day") > LAST - timedelta(days=14)).collect()
+    said = str(extent(board, Picked()))
+    assert f"The latest 100 of {len(rows):,} calls" in said
+    one = rows.filter(pl.col("model") == "large-70b", pl.col("day") == LAST)
+    picked = Picked(str(LAST), "large-70b")
+    assert board.count(picked) == len(one)
+    assert board.count(picked, errors=True) == one["error_kind"].count()
+    few = Picked(str(LAST), "large-70b", str(board.calls(picked)["prompt"][0]))
+    assert board.count(few) == len(board.calls(few)) < 100
+    assert str(extent(board, few)) == ""
+
+
+def test_a_text_is_no_formula_of_a_spreadsheet() -> None:
+    texts = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "a=b", "", None]
+    found = pl.read_csv(as_csv(pl.DataFrame({"answer": texts, "seconds": [-1.5] * 8})))
+    assert found["answer"].to_list() == ["'=HYPERLINK(1)", "'+1", "'-1", "'@SUM(1)", "'\t=1", "a=b", "", None]
+    assert found["seconds"].to_list() == [-1.5] * 8
 
 
 def test_the_what_if_rests_on_what_both_models_answered(history: api.Workspace, board: Board) -> None:
@@ -143,7 +216,7 @@ def test_the_what_if_rests_on_what_both_models_answered(history: api.Workspace, 
 
 
 def test_made_up_rows_are_announced_and_can_be_left_out(history: api.Workspace, workspace: api.Workspace) -> None:
-    store = Store(history.layout, today=TODAY)
+    store = Store(history.layout, now=NOW)
     assert "Made-up rows" in str(store.notice(shown=True))
     assert "Made-up" not in str(store.notice(shown=False))
     with pytest.raises(UsageError, match="no call is left"):
@@ -195,7 +268,7 @@ def test_calls_without_scores_texts_or_prices_are_shown_as_they_are(workspace: a
 
 def test_nobody_sees_the_rows_of_other_tenants(history: api.Workspace) -> None:
     with access.acting_as(access.Viewer("ann", frozenset({"viewer"}), ("acme",))):
-        store = Store(history.layout, today=TODAY)
+        store = Store(history.layout, now=NOW)
         assert store.options()["tenant"][1] == ["acme"]
         board = store.board("14 days", {"tenant": ("globex", "acme")}, "exact")
         assert board.table("tenant")["tenant"].to_list() == ["acme"]

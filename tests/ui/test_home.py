@@ -12,7 +12,7 @@ from workbench import api
 from workbench.access import SERVED, Viewer, acting_as
 from workbench.errors import AccessDenied, GateRefused
 from workbench.registry.promote import promote
-from workbench.ui import charts, home
+from workbench.ui import charts, header, home
 
 VERA = Viewer("vera", frozenset({"viewer"}))
 TOM = Viewer("tom <b>", frozenset({"viewer"}), ("acme",))
@@ -55,17 +55,17 @@ def test_a_card_for_each_app_that_one_may_open(workspace: api.Workspace) -> None
 def test_where_apps_are_served_cards_are_links_and_one_can_sign_out(
     workspace: api.Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "/signout" not in home.who()._repr_html_()
+    assert "/signout" not in header.who()._repr_html_()
     monkeypatch.setenv(SERVED, "1")
     with acting_as(TOM):
         assert "href='/look/'" in home.gallery(workspace.layout)._repr_html_()
         assert "marimo run" not in home.gallery(workspace.layout)._repr_html_()
-        who = home.who()._repr_html_()
+        who = header.who()._repr_html_()
         assert "tom &lt;b&gt;" in who
         assert "viewer · tenants: acme" in who
         assert "action='/signout'" in who
     with pytest.raises(AccessDenied):
-        home.who()
+        header.who()
 
 
 def test_somebody_without_a_role_is_told_so(workspace: api.Workspace) -> None:
@@ -96,7 +96,7 @@ def test_the_state_names_runs_versions_and_refusals(workspace: api.Workspace) ->
     assert "staging" in str(home.newest_versions(state))
     assert "greet" in str(home.newest_runs(state))
     troubles = str(home.troubles(state))
-    assert "run-3 cannot be read" in troubles
+    assert "run-3/run.json is malformed" in troubles
     assert "carl" in troubles
     assert "decision: few and base cannot be told apart" in troubles
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import api
+from workbench.errors import UsageError
 from workbench.notebook_run import parse_arguments
-from workbench.ui.lab import Choices, build_experiment, prompt_texts
+from workbench.ui import lab
+from workbench.ui.lab import Choices, build_experiment, counted, prompt_texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,3 +76,32 @@ def test_only_an_edited_text_is_among_the_arguments(workspace: api.Workspace) ->
     again = Choices.from_arguments(as_marimo(list(edited.arguments)))
     assert build_experiment(workspace, again, *prompt_texts(workspace, again)).digest == edited.digest
     assert edited.digest != untouched.digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("notebook", "said"),
+    [("prompt_ab", "--shots NUMBER "), ("finetune", "--max-steps NUMBER "), ("experiments", "--run TEXT ")],
+)
+def test_a_notebook_says_which_arguments_it_takes(notebook: str, said: str) -> None:
+    command = [sys.executable, str(ROOT / "notebooks" / f"{notebook}.py"), "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert said in ran.stdout
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert (counted(1, "row"), counted(0, "row"), counted(1200, "row")) == ("1 row", "0 rows", "1,200 rows")
+    assert (counted(1, "alias", "aliases"), counted(2, "alias", "aliases")) == ("1 alias", "2 aliases")
+
+
+def test_a_script_is_told_what_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    marimo = pytest.importorskip("marimo")
+    given: dict[str, str] = {}
+    monkeypatch.setattr(lab, "runs_as_script", lambda: True)
+    monkeypatch.setattr(marimo, "cli_args", lambda: SimpleNamespace(to_dict=lambda: given))
+    assert lab.wanted("run") == ""
+    given["run"] = "2026"
+    assert lab.wanted("run") == "2026"
+    with pytest.raises(UsageError, match="unknown argument --run"):
+        lab.wanted("artifact")

@@ -14,7 +14,8 @@ from tests.registry.test_lineage_served import serve
 from workbench import api
 from workbench.registry.lineage_graph import Draft, Edge, Lineage, Node
 from workbench.ui.charts import Nothing
-from workbench.ui.lineage import MOST, arrange, lineage_chart
+from workbench.ui.lineage import MOST, lineage_chart
+from workbench.ui.lineage_places import BOXES, PAGE, Widths, arrange
 from workbench.workspace import Layout
 
 pytest.importorskip("altair")
@@ -70,6 +71,27 @@ def test_what_is_not_here_is_hollow() -> None:
     drawn = boxes(lineage_chart(draft.finish("it", [])))
     assert drawn["run-1", "run · not here"]["here"] is False
     assert drawn["greetings", ""]["here"] is True
+
+
+def test_up_to_eight_columns_fit_a_page() -> None:
+    for columns in range(1, 12):
+        widths = Widths.of(columns)
+        assert BOXES[0] <= widths.box <= BOXES[1]
+        assert columns > 8 or columns * (widths.box + widths.gap) - widths.gap <= PAGE
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("triage@staging", "triage@staging"),
+        ("support-tickets@496794", "support-ti…@496794"),
+        ("support-tickets@12 test", "support-t…@12 test"),
+        ("support-tickets validation", "suppor… validation"),
+        ("20261125-212413-9b7144-2d2e", "20261125-2…-2d2e"),
+    ],
+)
+def test_a_label_that_is_too_long_keeps_the_end_that_tells_versions_apart(label: str, shown: str) -> None:
+    assert Widths.of(5).fit(label) == shown
 
 
 def test_without_any_use_it_says_so() -> None:

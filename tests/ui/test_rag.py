@@ -161,6 +161,7 @@ def test_a_click_picks_a_configuration_and_the_leader_is_picked_first(result: Tu
     assert rag.picked_label({}, result) == result.leader
     assert rag.picked_label({"picked": {"configuration": [result.baseline]}}, result) == result.baseline
     assert rag.picked_label({"picked": {}}, result) == result.leader
+    assert rag.picked_label({"picked": {"configuration": ["another"]}}, result, result.baseline) == result.baseline
 
 
 def test_the_decision_and_what_it_rests_on_are_shown(result: TuneResult) -> None:

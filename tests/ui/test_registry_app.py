@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.registry.conftest import CLEAR, UNCLEAR, pipelines, write_run
-from workbench import api
+from workbench import access, api
 from workbench.access import Viewer, acting_as
 from workbench.errors import AccessDenied, DataError, IntegrityError, NotFoundError, UsageError
 from workbench.pipeline.prompt import Prompt
@@ -138,6 +138,12 @@ def test_what_can_be_done_with_an_alias_is_said_before(workspace: api.Workspace)
     assert back.said == "Rolled back, staging goes from version 2 to version 1."
     move, back = moves.offers(workspace.layout, artifact(workspace), "prod")
     assert (move.now, move.to, back.to) == (None, 2, None)
+    assert back.said == "prod points nowhere, so there is nothing to roll back."
+    # What is said above the buttons is not said again below them.
+    assert str(moves.what_would_happen((move, back))).count("nothing to roll back") == 1
+    assert "nothing to roll back" not in str(moves.why_not((move, back)))
+    with access.acting_as(access.Viewer("vera", frozenset({"viewer"}))):
+        assert "it takes the role editor" in str(moves.why_not((move, back)))
     assert (move.confirm, back.confirm) == (True, True)
     assert not moves.offers(workspace.layout, artifact(workspace, 1), "canary")[0].confirm
 
@@ -204,6 +210,18 @@ def test_an_alias_that_somebody_moved_meanwhile_is_left_alone(workspace: api.Wor
     with pytest.raises(UsageError, match="points at version 2 by now"):
         moves.carry_out(layout, "greet@1", move)
     assert names.alias_version(layout, "greet", "prod") == 2
+
+
+def test_nothing_is_rolled_back_to_a_damaged_version(workspace: api.Workspace) -> None:
+    layout, first = workspace.layout, artifact(workspace, 1)
+    first.store.blob_path(first.layers["prompt.json"].digest).write_bytes(b"other")
+    back = moves.offers(layout, artifact(workspace), "staging")[1]
+    with acting_as(ADA):
+        said = str(moves.attempt(lambda: moves.carry_out(layout, "greet@2", back)))
+    assert "Refused, and the refusal is on record." in said
+    assert "prompt.json" in said
+    assert names.alias_version(layout, "greet", "staging") == 2
+    assert (names.history(layout, "greet")[-1].kind, names.history(layout, "greet")[-1].actor) == ("refuse", "ada")
 
 
 def test_a_refusal_shows_its_reasons_and_is_on_record(workspace: api.Workspace) -> None:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import EventsError
+from workbench.events.compact import exclusively
 from workbench.files import digest_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from workbench.events.log import EventLog
     from workbench.events.store import Events
 
 DAYS, SEED = 90, 7
@@ -83,16 +86,32 @@ def write_history(events: Events, *, last: date | None = None, days: int = DAYS,
     """Record the history that ends with `last` (yesterday, UTC), in place of one that is there. Returns rows by table.
 
     Raises:
-        EventsError: the disk does not take it.
+        EventsError: the disk does not take it; what of it was written is taken out again, or the hint says how to.
     """
     with _alone(events):
         _remove(events)
         made = make_history(last or datetime.now(UTC).date() - timedelta(days=1), days=days, seed=seed)
-        with events.log(compact=False) as log:
-            for table, rows in made.items():
-                log.record_many(table, rows)
-        events.compact(folders=False)
+        log = events.log(compact=False)
+        try:
+            with log:
+                for table, rows in made.items():
+                    log.record_many(table, rows)
+            events.compact(folders=False)
+        except EventsError:
+            raise _undone(events, log) from None
     return {table: len(rows) for table, rows in made.items()}
+
+
+def _undone(events: Events, log: EventLog) -> EventsError:
+    """Take out what was written before the disk was full. Returns the error that says so."""
+    hint = "Make room, then do it again."
+    try:
+        with exclusively(events.folder, wait=True):
+            log.discard()
+        _remove(events)
+    except (EventsError, OSError):
+        hint = "Make room, then take out what was written: workbench demo --remove-history"
+    return EventsError(f"the made-up history does not fit: the disk of {events.folder} is full", hint=hint)
 
 
 def remove_history(events: Events) -> dict[str, int]:

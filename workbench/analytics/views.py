@@ -62,7 +62,15 @@ class RunsView:
         """Read when it is collected."""
         return pl.defer(self._read, schema=pl.Schema(RUNS))
 
-    def _read(self) -> pl.DataFrame:
+    def problems(self) -> dict[str, str]:
+        """Runs that were left out as their `run.json` is malformed, by its path, as of the last reading."""
+        paths = (self.folder / name / "run.json" for name, (_, row) in self._known.items() if row is None)
+        return {
+            str(path): "is malformed; the run is left out. Restore it from a backup." for path in paths if path.exists()
+        }
+
+    def look(self) -> list[dict[str, Any]]:
+        """What the runs say of themselves, those that are malformed left out."""
         found = []
         for entry in os.scandir(self.folder) if self.folder.is_dir() else ():
             path = Path(entry.path, "run.json")
@@ -77,6 +85,10 @@ class RunsView:
                     continue
             if known[1] is not None:
                 found.append(known[1])
+        return found
+
+    def _read(self) -> pl.DataFrame:
+        found = self.look()
         texts = {name: pl.String if kind == TIME else kind for name, kind in RUNS.items() if name not in _COUNTED}
         runs = pl.DataFrame(found, schema=texts | {"expected": pl.Int64}, orient="row", strict=False)
         runs = runs.with_columns(_time("started_at"), _time("finished_at"))

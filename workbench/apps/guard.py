@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from workbench.access import Viewer
 from workbench.apps import pages
 from workbench.apps.listing import App
+from workbench.apps.opened import Opened, pages_of
 from workbench.apps.sessions import COOKIE, Sessions
 
 if TYPE_CHECKING:
@@ -21,20 +22,30 @@ if TYPE_CHECKING:
 RECHECK_S = 15.0
 # Close codes of websockets, of the range that is the application's own.
 UNKNOWN, FORBIDDEN, FULL = 4401, 4403, 4503
+_READS = ("GET", "HEAD", "OPTIONS")
 
 
 class Guard:
     """ASGI middleware, which covers websockets as Starlette's own does not. `scope["user"]` is who passed, as JSON.
 
-    A request that changes something, and every websocket, must come from a page of this very server.
+    A request that changes something, and every websocket, must come from a page of this very server. A page is open to
+    whoever opened it, and to nobody else.
     """
 
     def __init__(
-        self, app: ASGIApp, sessions: Sessions, apps: Sequence[App], *, most: int, recheck_s: float = RECHECK_S
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        apps: Sequence[App],
+        opened: Opened,
+        *,
+        most: int,
+        recheck_s: float = RECHECK_S,
     ) -> None:
         self.app = app
         self.sessions = sessions
         self.apps = {app.slug: app for app in apps}
+        self.opened = opened
         self.most = most
         self.recheck_s = recheck_s
         self.open = 0
@@ -59,16 +70,34 @@ class Guard:
         elif not viewer.has(app.role):
             said = f"{app.title} takes the role {app.role}."
             await self._refuse(scope, receive, send, 403, FORBIDDEN, viewer, app, said)
+        elif (wrong := self._not_of(connection, viewer, app)) is not None:
+            await self._refuse(scope, receive, send, wrong, FORBIDDEN, viewer, app, "This page is not open to you.")
         elif scope["type"] == "websocket":
-            await self._websocket({**scope, "user": viewer.to_json()}, receive, send, connection)
+            await self._websocket({**scope, "user": viewer.to_json()}, receive, send, connection, viewer, app)
         else:
             await self.app({**scope, "user": viewer.to_json()}, receive, send)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send, connection: HTTPConnection) -> None:
+    def _not_of(self, connection: HTTPConnection, viewer: Viewer, app: App) -> int | None:
+        """The status that keeps a request out of a page that somebody else opened, or that nobody has open."""
+        pages = list(pages_of(connection, app.slug))
+        if any(self.opened.viewer(page) not in (viewer, None) for page in pages):
+            return 403
+        # Marimo's other way to open a page, which would be counted and looked at again by nobody.
+        if connection.scope["path"].rstrip("/").endswith("/sse"):
+            return 404
+        changes = connection.scope["type"] == "http" and connection.scope["method"] not in _READS
+        return 404 if changes and not any(self.opened.viewer(page) for page in pages) else None
+
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, connection: HTTPConnection, viewer: Viewer, app: App
+    ) -> None:
         if self.open >= self.most:
             await _close(receive, send, FULL)
             return
         self.open += 1
+        pages = list(pages_of(connection, app.slug))
+        for page in pages:
+            self.opened.open(page, viewer)
         cookie = connection.cookies.get(COOKIE)
         serving = asyncio.ensure_future(self.app(scope, receive, send))
         try:
@@ -83,6 +112,8 @@ class Guard:
                     return
         finally:
             self.open -= 1
+            for page in pages:
+                self.opened.close(page)
             if not serving.done():
                 serving.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -121,7 +152,7 @@ async def _close(receive: Receive, send: Send, code: int) -> None:
 
 
 def _same_origin(connection: HTTPConnection) -> bool:
-    if connection.scope["type"] == "http" and connection.scope["method"] in ("GET", "HEAD", "OPTIONS"):
+    if connection.scope["type"] == "http" and connection.scope["method"] in _READS:
         return True
     origin = connection.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == connection.headers.get("host")

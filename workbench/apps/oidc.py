@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,19 @@ def oidc_routes(settings: OidcSettings, secret: str, local: Callable[[str], str]
         client_kwargs={"scope": "openid email profile", "code_challenge_method": "S256"},
     )
 
+    # Authlib lets through whatever its HTTP client and its parsing raise where a provider is not there, or answers
+    # something else than OpenID Connect, such as a page of HTML.
+    def unreachable(error: Exception) -> Response:
+        print(f"{settings.issuer} does not answer as a provider does: {error!r}", file=sys.stderr, flush=True)
+        said = "The provider of accounts does not answer as it should, so nobody can sign in with it now."
+        return HTMLResponse(pages.refused(said, None, instead="Sign in with a key"), 502)
+
     async def start(request: Request) -> Response:
         request.session[_NEXT] = local(request.query_params.get("next", "/"))
-        response: Response = await provider.authorize_redirect(request, request.url_for("oidc-callback"))
+        try:
+            response: Response = await provider.authorize_redirect(request, request.url_for("oidc-callback"))
+        except Exception as error:
+            return unreachable(error)
         return response
 
     async def callback(request: Request) -> Response:
@@ -82,9 +93,13 @@ def oidc_routes(settings: OidcSettings, secret: str, local: Callable[[str], str]
             token = await provider.authorize_access_token(request)
             viewer = viewer_of(token.get("userinfo") or {}, settings)
         except (AuthlibBaseError, JoseError) as error:
-            return HTMLResponse(pages.refused(f"The provider did not sign you in: {error.description}", None), 401)
+            told = error.description or error.error
+            said = f"The provider did not sign you in: {told}"
+            return HTMLResponse(pages.refused(said, None, instead="Sign in again, or with a key"), 401)
         except AccessDenied as error:
-            return HTMLResponse(pages.refused(str(error), None), 403)
+            return HTMLResponse(pages.refused(str(error), None, instead="Sign in with a key"), 403)
+        except Exception as error:
+            return unreachable(error)
         return signed_in(request, viewer, str(request.session.pop(_NEXT, "/")))
 
     return Mount(

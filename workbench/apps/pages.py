@@ -47,14 +47,18 @@ def sign_in(name: str, *, next: str = "/", wrong: bool = False, provider: bool =
     )
 
 
-def refused(said: str, viewer: Viewer | None) -> str:
-    """Why somebody does not get on, and the way out."""
+def refused(said: str, viewer: Viewer | None, *, instead: str = "All apps") -> str:
+    """Why somebody does not get on, and the way out.
+
+    Args:
+        instead: what the link is called that leads to the apps, or to the sign-in where nobody is signed in.
+    """
     out = (
         f'<form method="post" action="/signout"><button>Sign out {escape(viewer.name)}</button></form>'
         if viewer
         else ""
     )
-    return _page("Not here", f'<h1>Not here</h1><p>{escape(said)}</p><p><a href="/">All apps</a></p>{out}')
+    return _page("Not here", f'<h1>Not here</h1><p>{escape(said)}</p><p><a href="/">{escape(instead)}</a></p>{out}')
 
 
 def _page(title: str, body: str) -> str:

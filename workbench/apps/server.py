@@ -15,6 +15,7 @@ from workbench.apps import pages
 from workbench.apps.guard import RECHECK_S, Guard
 from workbench.apps.listing import HOME, App
 from workbench.apps.oidc import oidc_routes
+from workbench.apps.opened import Opened
 from workbench.apps.sessions import COOKIE, Sessions
 from workbench.errors import require
 from workbench.state.keys import find_key
@@ -74,7 +75,9 @@ def serve_apps(
     builder = marimo.create_asgi_app(quiet=True, include_code=False, session_ttl=session_ttl_s)
     for app in apps:
         builder = builder.with_app(path=f"/{app.slug}", root=str(app.path.resolve()))
-    guarded = Guard(builder.build(), sessions, apps, most=settings.max_sessions, recheck_s=recheck_s)
+    # For longer than marimo does, so that no page is without an owner.
+    opened = Opened(2 * session_ttl_s + 60)
+    guarded = Guard(builder.build(), sessions, apps, opened, most=settings.max_sessions, recheck_s=recheck_s)
     front = next((app.slug for app in apps if app.slug == HOME), apps[0].slug)
 
     def signed_in(request: Request, cookie: str, next: str) -> Response:

@@ -70,7 +70,7 @@ def _secret(root: Path) -> str:
     """The secret of this workspace's cookies, made where there is none.
 
     Raises:
-        WorkspaceError: others can read its file.
+        WorkspaceError: others can read its file, or it cannot be written.
     """
     if given := os.environ.get(SECRET):
         if len(given) < 32:
@@ -78,18 +78,28 @@ def _secret(root: Path) -> str:
         return given
     path = root / ".workbench" / "apps.secret"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp's file is its owner's alone; linked into place, it is there whole or not at all.
-        descriptor, name = tempfile.mkstemp(prefix=".apps.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(48))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(name, path)
-        finally:
-            os.unlink(name)
+            _make(path)
+        except OSError as error:
+            raise WorkspaceError(
+                f"the secret of the sign-in cannot be kept in {path}: {error.strerror or error}",
+                hint=f"Set {SECRET} to at least 32 random characters, or make the folder writable.",
+            ) from None
     if path.stat().st_mode & 0o077:
         raise WorkspaceError(f"{path} can be read by others", hint=f"Run: chmod 600 {path}")
     return path.read_text("ascii")
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkstemp's file is its owner's alone; linked into place, it is there whole or not at all.
+    descriptor, name = tempfile.mkstemp(prefix=".apps.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        os.unlink(name)

@@ -8,6 +8,7 @@ import typer
 
 from workbench.cli.common import print_json
 from workbench.cli.registry import Json, Reference, artifact_app
+from workbench.cli.tables import counted
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
@@ -60,5 +61,5 @@ def pull(
 
 def _told(verb: str, done: Moved) -> str:
     count = len(done.referrers)
-    along = f"; {count} manifest{'s' if count > 1 else ''} came along" if count else ""
-    return f"{verb} {done.blobs_moved} of {done.blobs} blobs, {done.bytes_moved:,} bytes{along}"
+    along = f"; {counted(count, 'manifest')} came along" if count else ""
+    return f"{verb} {done.blobs_moved} of {counted(done.blobs, 'blob')}, {counted(done.bytes_moved, 'byte')}{along}"

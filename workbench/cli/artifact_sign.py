@@ -1,22 +1,34 @@
-"""`workbench artifact keygen` and `sign`: signatures by a key, or in a person's or CI system's own name."""
+"""`workbench artifact keygen`, `sign` and `verify`: signatures by a key, or in a person's or CI system's own name.
+
+And what is attested to with a signature, by itself: `provenance` and `sbom`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.common import print_json
-from workbench.cli.registry import Json, Reference, Staging, TrustConfig, artifact_app
-from workbench.errors import UsageError
+from workbench.cli.registry import Json, Reference, artifact_app
+from workbench.cli.tables import print_table
+from workbench.errors import IntegrityError, UsageError
 from workbench.files import short
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
     from workbench.registry.artifact import Artifact
     from workbench.registry.keyless import SignedKeyless
+
+TrustConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A Sigstore of your own; that of workbench.toml by default.")
+]
+Staging = Annotated[bool, typer.Option("--staging", help="Sigstore's public instance for trying things out.")]
+JsonAnyway = Annotated[bool, typer.Option("--json", help="What it prints is JSON, with or without this.")]
 
 
 @artifact_app.command("keygen")
@@ -78,3 +90,99 @@ def _sign_keyless(
     # What is damaged is said before anybody is asked to sign in.
     artifact.verify()
     return sign_keyless(artifact, trust, identity_token(trust, token))
+
+
+@artifact_app.command("verify")
+def verify(
+    artifact: Reference,
+    key: Annotated[Path | None, typer.Option(help="A public key that must have signed it.")] = None,
+    identity: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Who must have signed it keyless: an address or a workflow's URI.")
+    ] = None,
+    issuer: Annotated[str | None, typer.Option(metavar="URL", help="The provider that says who WHO is.")] = None,
+    trust_config: TrustConfig = None,
+    staging: Staging = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With Sigstore's trust root as it is kept here; nothing is fetched.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Hash the manifest and every layer again, and look for signatures. Exits with 1 and names what is wrong."""
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.keyless import signatures_on
+
+    if (identity is None) != (issuer is None):
+        raise UsageError("--identity and --issuer go together", hint="Who signed means little without who says so.")
+    if identity is None and (trust_config or staging or offline):
+        raise UsageError("whose signature?", hint="Give --identity WHO --issuer URL too.")
+    layout = Layout.find()
+    found = Artifact.open(layout, artifact)
+    checks = found.check()
+    asked = _signatures_asked(layout, found, key, identity, issuer, (trust_config, staging, offline))
+    if as_json:
+        layers = [{"title": c.title, "digest": c.digest, "size": c.size, "ok": c.ok, "error": c.error} for c in checks]
+        sound, signed, reason = all(check.ok for check in checks), None, None
+        if asked:
+            try:
+                for look, _ in asked:
+                    look()
+                signed = True
+            except IntegrityError as error:
+                sound = signed = False
+                reason = error.message
+        about = {"name": found.name, "version": found.version, "digest": found.digest}
+        there = signatures_on(found).to_json()
+        print_json({**about, "ok": sound, "signed": signed, "reason": reason, "signatures": there, "layers": layers})
+        if not sound:
+            raise typer.Exit(1)
+        return
+    print_table(("layer", "digest", ""), [(c.title, short(c.digest), "ok" if c.ok else "DAMAGED") for c in checks])
+    found.verify(checks)
+    for look, by in asked:
+        look()
+        typer.echo(f"{found.name}@{found.version} is signed by {by}")
+    typer.echo(f"{found.name}@{found.version} is whole: {found.digest}")
+
+
+def _signatures_asked(
+    layout: Layout,
+    artifact: Artifact,
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    trust: tuple[Path | None, bool, bool],
+) -> list[tuple[Callable[[], None], str]]:
+    """What makes sure of each signature that was asked for, and whose it is."""
+    from workbench.registry.keyless import verify_keyless
+    from workbench.registry.keyless_trust import trusted_root
+    from workbench.registry.keys import PublicKey
+    from workbench.registry.policy import Identity
+    from workbench.registry.sign import verify_signature
+
+    file, staging, offline = trust
+    asked: list[tuple[Callable[[], None], str]] = []
+    if key is not None:
+        asked.append((partial(verify_signature, artifact, PublicKey.read(key)), str(key)))
+    if identity and issuer:
+        who = Identity(identity=identity, issuer=issuer)
+        root = partial(trusted_root, layout, file=file, staging=staging, offline=offline)
+        asked.append((partial(verify_keyless, artifact, who, root), str(who)))
+    return asked
+
+
+@artifact_app.command("sbom")
+def sbom(artifact: Reference, as_json: JsonAnyway = False) -> None:
+    """Print what an artifact consists of, as CycloneDX JSON."""
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.sbom import bill_of_materials
+
+    print_json(bill_of_materials(Artifact.open(Layout.find(), artifact)))
+
+
+@artifact_app.command("provenance")
+def provenance(artifact: Reference, as_json: JsonAnyway = False) -> None:
+    """Print where an artifact comes from, as an in-toto statement with SLSA provenance."""
+    from workbench.registry.artifact import Artifact
+    from workbench.registry.attest import provenance_statement
+
+    print_json(provenance_statement(Artifact.open(Layout.find(), artifact)))

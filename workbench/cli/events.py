@@ -1,4 +1,4 @@
-"""`workbench events`: compact the files of the events, and check them."""
+"""`workbench events`: compact the files of the events, check them, and make their manifests again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compact(as_json: Json = False) -> None:
 
 @events_app.command("check")
 def check(as_json: Json = False) -> None:
-    """Read every file whole, and set damaged ones aside. Exits with 1 where there are any."""
+    """Read every file whole, and set damaged ones aside. Exits with 1 where there are any, or some lie aside from earlier."""
     from workbench.analytics.open import open_events
 
     found = open_events(current_workspace()).set_aside()
@@ -44,4 +44,29 @@ def check(as_json: Json = False) -> None:
             typer.echo(f"DAMAGED  {path} {what}")
         typer.echo("damaged" if found else "sound")
     if found:
+        raise typer.Exit(1)
+
+
+@events_app.command("rebuild")
+def rebuild(as_json: Json = False) -> None:
+    """Make manifests again that are gone, damaged or older than their files. Exits with 1 where rows are missing."""
+    from workbench.analytics.open import open_events
+
+    found = open_events(current_workspace()).rebuild()
+    lacking = any(one.missing or one.aside for one in found.values())
+    if as_json:
+        print_json({"ok": not lacking, **{name: asdict(one) for name, one in found.items()}})
+    else:
+        for name, one in found.items():
+            made = (
+                "sound, left as it is"
+                if one.files is None
+                else f"made again, of {one.files} files with {one.rows} rows"
+            )
+            typer.echo(f"{name}: {made}")
+            for file in one.missing:
+                typer.echo(f"GONE     {name}/{file}, with its rows")
+            for file in one.aside:
+                typer.echo(f"ASIDE    aside/{file}: nothing says what it is, or it cannot be read")
+    if lacking:
         raise typer.Exit(1)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from workbench.cli.common import print_json
+from workbench.cli.tables import counted, print_table
 from workbench.errors import UsageError
 from workbench.files import short
 from workbench.workspace import Layout
@@ -38,17 +37,20 @@ def save(
     message: Annotated[str, typer.Option("--message", "-m", help="Why it changed.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Keep a prompt file as the next version. An unchanged prompt gets no new one."""
+    """Keep a prompt file as the next version. An unchanged prompt gets no new one, and its message is not kept."""
     from workbench.pipeline.prompt import Prompt
-    from workbench.registry.prompts import save_prompt
+    from workbench.registry.prompts import keep_prompt
 
     layout = Layout.find()
     prompt = Prompt.from_file(file or layout.prompts / f"{name}.md")
-    version = save_prompt(layout, name, prompt, message=message)
+    version, new = keep_prompt(layout, name, prompt, message=message)
     if as_json:
-        print_json({"name": name, "version": version, "digest": prompt.digest})
-    else:
+        print_json({"name": name, "version": version, "digest": prompt.digest, "new": new})
+    elif new:
         typer.echo(f"{name}@{version}  {short(prompt.digest)}")
+    else:
+        lost = "; the message was not kept" if message else ""
+        typer.echo(f"{name} is unchanged: still version {version}{lost}")
 
 
 @prompt_app.command("ls")
@@ -63,12 +65,9 @@ def ls(as_json: Json = False) -> None:
     if as_json:
         print_json([saved.to_json() for saved in newest.values()] + [{"name": n, "version": None} for n in unsaved])
         return
-    table = Table("name", "version", "digest", "saved", "message", box=None, pad_edge=False)
-    for saved in newest.values():
-        table.add_row(saved.name, str(saved.version), short(saved.digest), saved.created_at[:19], saved.message)
-    for name in unsaved:
-        table.add_row(name, "not saved", "", "", "")
-    Console().print(table)
+    rows = [(s.name, str(s.version), short(s.digest), s.created_at[:19], s.message) for s in newest.values()]
+    rows += [(name, "not saved", "", "", "") for name in unsaved]
+    print_table(("name", "version", "digest", "saved", "message"), rows)
 
 
 @prompt_app.command("show")
@@ -105,11 +104,8 @@ def log(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json([saved.to_json() for saved in versions])
         return
-    table = Table("version", "digest", "saved", "tags", "message", box=None, pad_edge=False)
-    for saved in versions:
-        tags = ", ".join(saved.tags)
-        table.add_row(str(saved.version), short(saved.digest), saved.created_at[:19], tags, saved.message)
-    Console().print(table)
+    rows = [(str(s.version), short(s.digest), s.created_at[:19], ", ".join(s.tags), s.message) for s in versions]
+    print_table(("version", "digest", "saved", "tags", "message"), rows)
 
 
 @prompt_app.command("tag")
@@ -163,7 +159,7 @@ def export(words: Words = None, mlflow: Mlflow = None, as_json: Json = False) ->
             return
         for name, versions in done.prompts.items():
             new = done.created[name]
-            typer.echo(f"{name}: {_count(len(new))} registered, {len(versions) - len(new)} there already")
+            typer.echo(f"{name}: {counted(len(new), 'version')} registered, {len(versions) - len(new)} there already")
         _tell(done.notes)
         return
     from workbench.registry.prompt_files import export_prompts
@@ -173,7 +169,7 @@ def export(words: Words = None, mlflow: Mlflow = None, as_json: Json = False) ->
         print_json([one.to_json() for one in exported])
         return
     for one in exported:
-        typer.echo(f"{one.name}: {_count(one.versions)}, {len(one.written)} files written")
+        typer.echo(f"{one.name}: {counted(one.versions, 'version')}, {counted(len(one.written), 'file')} written")
 
 
 @prompt_app.command("import")
@@ -224,11 +220,7 @@ def _told(taken: Taken) -> str:
     # They follow one another, since each is the next that was free.
     ends = dict.fromkeys((*taken.added[:1], *taken.added[-1:]))
     which = f" ({' to '.join(map(str, ends))})" if ends else ""
-    return f"{taken.name}: {_count(len(taken.added))} added{which}, {len(taken.found)} here already"
-
-
-def _count(versions: int) -> str:
-    return f"{versions} version{'' if versions == 1 else 's'}"
+    return f"{taken.name}: {counted(len(taken.added), 'version')} added{which}, {len(taken.found)} here already"
 
 
 def _tell(notes: tuple[str, ...]) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.errors import GateRefused, IntegrityError, UsageError
+from workbench.cli.tables import counted, print_table
+from workbench.errors import GateRefused, UsageError
 from workbench.files import short, write_atomic
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
     from workbench.experiments.run import Run
-    from workbench.registry.artifact import Artifact
-    from workbench.registry.names import NamedVersion
+    from workbench.registry.names import Move, NamedVersion
 
 artifact_app = typer.Typer(no_args_is_help=True, help="Promoted pipelines: list, verify, compare, move and run them.")
 
@@ -29,10 +27,6 @@ Variant = Annotated[str | None, typer.Option(help="The variant in question; wher
 Over = Annotated[str | None, typer.Option(help="The variant to compare it with; the first other one by default.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A policy; policies/default.toml by default.")]
 Reference = Annotated[str, typer.Argument(metavar="ARTIFACT", help="NAME, NAME@3, NAME@ALIAS or NAME@sha256:…")]
-TrustConfig = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A Sigstore of your own; that of workbench.toml by default.")
-]
-Staging = Annotated[bool, typer.Option("--staging", help="Sigstore's public instance for trying things out.")]
 
 
 def gate_command(
@@ -83,20 +77,25 @@ def promote_command(
 
 def gc_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    forgotten: Annotated[
+        bool, typer.Option("--forgotten", help="Also whole artifacts that the state knows no version of.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Remove blobs that no version of an artifact needs, such as those of a promotion that was killed."""
     from workbench.registry.gc import collect_garbage
 
-    found = collect_garbage(Layout.find(), dry_run=dry_run)
+    found = collect_garbage(Layout.find(), dry_run=dry_run, forgotten=forgotten)
     if as_json:
         _print({"dry_run": dry_run, **found.to_json()})
         return
     young = f", {found.young} of them because they are young" if found.young else ""
     _print(
-        f"{'would remove' if dry_run else 'removed'} {len(found.blobs)} blobs of {found.size:,} bytes; "
+        f"{'would remove' if dry_run else 'removed'} {counted(len(found.blobs), 'blob')} of {found.size:,} bytes; "
         f"{found.kept} stay{young}"
     )
+    for digest in found.unnamed:
+        _print(f"kept {digest}, an artifact that the state knows no version of; --forgotten removes it")
 
 
 @artifact_app.command("ls")
@@ -108,7 +107,10 @@ def ls(
 
     found = names.ls(Layout.find(), name)
     if as_json:
-        _print([version.to_json() for version in found])
+        from pydantic_core import to_json
+
+        # Thousands of rows take json, which indents in Python, as long as reading them.
+        _print(to_json([version.to_json() for version in found], indent=2).decode())
         return
     if not found:
         _print("No artifacts yet. Make one with: workbench promote RUN NAME")
@@ -117,7 +119,7 @@ def ls(
         (f"{v.name}@{v.version}", short(v.digest), ", ".join(v.aliases), v.decision or "", v.created_at[:19])
         for v in found
     ]
-    _table(("artifact", "digest", "aliases", "decision", "created (UTC)"), rows)
+    print_table(("artifact", "digest", "aliases", "decision", "created (UTC)"), rows)
 
 
 @artifact_app.command("show")
@@ -142,8 +144,8 @@ def show(
     found = Artifact.open(Layout.find(), artifact)
     signatures = signatures_on(found)
     label = f"{found.name}@{found.version}"
-    counted, unreadable = served_calls(Layout.find())
-    served = counted.get(label)
+    by_version, unreadable = served_calls(Layout.find())
+    served = by_version.get(label)
     for said in unreadable.values():
         typer.echo(f"could not be read: {said}", err=True)
     if as_json:
@@ -151,107 +153,11 @@ def show(
         _print({**found.to_json(), "signatures": signatures.to_json(), "served": asked})
         return
     told = [("signatures", str(signatures)), ("served", str(served) if served else "none recorded here")]
-    _table(("artifact", label), [*found.summary(), *told])
-    _table(
+    print_table(("artifact", label), [*found.summary(), *told])
+    print_table(
         ("layer", "digest", "bytes"),
         [(title, short(b.digest), str(b.size)) for title, b in sorted(found.layers.items())],
     )
-
-
-@artifact_app.command("verify")
-def verify(
-    artifact: Reference,
-    key: Annotated[Path | None, typer.Option(help="A public key that must have signed it.")] = None,
-    identity: Annotated[
-        str | None, typer.Option(metavar="WHO", help="Who must have signed it keyless: an address or a workflow's URI.")
-    ] = None,
-    issuer: Annotated[str | None, typer.Option(metavar="URL", help="The provider that says who WHO is.")] = None,
-    trust_config: TrustConfig = None,
-    staging: Staging = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="With Sigstore's trust root as it is kept here; nothing is fetched.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Hash the manifest and every layer again, and look for signatures. Exits with 1 and names what is wrong."""
-    from workbench.registry.artifact import Artifact
-    from workbench.registry.keyless import signatures_on
-
-    if (identity is None) != (issuer is None):
-        raise UsageError("--identity and --issuer go together", hint="Who signed means little without who says so.")
-    if identity is None and (trust_config or staging or offline):
-        raise UsageError("whose signature?", hint="Give --identity WHO --issuer URL too.")
-    layout = Layout.find()
-    found = Artifact.open(layout, artifact)
-    checks = found.check()
-    asked = _signatures_asked(layout, found, key, identity, issuer, (trust_config, staging, offline))
-    if as_json:
-        layers = [{"title": c.title, "digest": c.digest, "size": c.size, "ok": c.ok, "error": c.error} for c in checks]
-        sound, signed, reason = all(check.ok for check in checks), None, None
-        if asked:
-            try:
-                for look, _ in asked:
-                    look()
-                signed = True
-            except IntegrityError as error:
-                sound = signed = False
-                reason = error.message
-        about = {"name": found.name, "version": found.version, "digest": found.digest}
-        there = signatures_on(found).to_json()
-        _print({**about, "ok": sound, "signed": signed, "reason": reason, "signatures": there, "layers": layers})
-        if not sound:
-            raise typer.Exit(1)
-        return
-    _table(("layer", "digest", ""), [(c.title, short(c.digest), "ok" if c.ok else "DAMAGED") for c in checks])
-    found.verify()
-    for look, by in asked:
-        look()
-        _print(f"{found.name}@{found.version} is signed by {by}")
-    _print(f"{found.name}@{found.version} is whole: {found.digest}")
-
-
-def _signatures_asked(
-    layout: Layout,
-    artifact: Artifact,
-    key: Path | None,
-    identity: str | None,
-    issuer: str | None,
-    trust: tuple[Path | None, bool, bool],
-) -> list[tuple[Callable[[], None], str]]:
-    """What makes sure of each signature that was asked for, and whose it is."""
-    from workbench.registry.keyless import verify_keyless
-    from workbench.registry.keyless_trust import trusted_root
-    from workbench.registry.keys import PublicKey
-    from workbench.registry.policy import Identity
-    from workbench.registry.sign import verify_signature
-
-    file, staging, offline = trust
-    asked: list[tuple[Callable[[], None], str]] = []
-    if key is not None:
-        asked.append((partial(verify_signature, artifact, PublicKey.read(key)), str(key)))
-    if identity and issuer:
-        who = Identity(identity=identity, issuer=issuer)
-        root = partial(trusted_root, layout, file=file, staging=staging, offline=offline)
-        asked.append((partial(verify_keyless, artifact, who, root), str(who)))
-    return asked
-
-
-@artifact_app.command("sbom")
-def sbom(artifact: Reference) -> None:
-    """Print what an artifact consists of, as CycloneDX JSON."""
-    from workbench.registry.artifact import Artifact
-    from workbench.registry.sbom import bill_of_materials
-
-    _print(bill_of_materials(Artifact.open(Layout.find(), artifact)))
-
-
-@artifact_app.command("provenance")
-def provenance(artifact: Reference) -> None:
-    """Print where an artifact comes from, as an in-toto statement with SLSA provenance."""
-    from workbench.registry.artifact import Artifact
-    from workbench.registry.attest import provenance_statement
-
-    _print(provenance_statement(Artifact.open(Layout.find(), artifact)))
 
 
 @artifact_app.command("diff")
@@ -307,8 +213,9 @@ def rollback(
     alias: Annotated[str | None, typer.Argument(help="The alias, where it is not in NAME@ALIAS.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias back at the version before the present one."""
+    """Point an alias back at the version before the present one, unless it is damaged or lacks a signature (exit code 100)."""
     from workbench.registry import names
+    from workbench.registry.aliases import roll_back
 
     name, _, selector = artifact.partition("@")
     if bool(selector) == bool(alias):
@@ -316,7 +223,7 @@ def rollback(
     names.check_name(name)
     which = selector or alias or ""
     names.check_alias(which)
-    _moved(names.rollback(Layout.find(), name, which), which, as_json)
+    _moved(roll_back(Layout.find(), name, which), which, as_json)
 
 
 @artifact_app.command("history")
@@ -335,23 +242,33 @@ def history(
 
     names.check_name(name)
     layout = Layout.find()
+    moves = names.history(layout, name)
+    if not moves:
+        names.resolve(layout, name)
     if at is not None:
         if alias is None:
             raise UsageError("which alias?", hint=f"Write: workbench artifact history {name} --alias prod --at …")
         _pointed(layout, name, alias, at if at.tzinfo else at.replace(tzinfo=UTC), as_json)
         return
-    moves = [move for move in names.history(layout, name) if alias is None or move.alias == alias]
+    if alias is not None:
+        moves = tuple(move for move in moves if move.alias == alias)
+        if not moves:
+            names.resolve(layout, f"{name}@{alias}")
     if as_json:
         _print([asdict(move) for move in moves])
         return
     rows = []
     for move in moves:
         path = " → ".join(str(version) for version in (move.from_version, move.to_version) if version is not None)
-        said = "; ".join(move.detail.get("reasons", [])) or " ".join(
-            str(move.detail[key]) for key in ("role", "comment") if move.detail.get(key)
-        )
-        rows.append((move.at[:19], move.kind, move.alias or "", path, move.actor, said))
-    _table(("at (UTC)", "what", "alias", "version", "by", "reasons"), rows)
+        rows.append((move.at[:19], move.kind, move.alias or "", path, move.actor, _why(move)))
+    print_table(("at (UTC)", "what", "alias", "version", "by", "reasons"), rows)
+
+
+def _why(move: Move) -> str:
+    if move.kind == "register" and "from" in move.detail:
+        return f"pulled from {move.detail['from']}"
+    said = "; ".join(move.detail.get("reasons", []))
+    return said or " ".join(str(move.detail[key]) for key in ("role", "comment") if move.detail.get(key))
 
 
 def _pointed(layout: Layout, name: str, alias: str, at: datetime, as_json: bool) -> None:
@@ -368,7 +285,7 @@ def _pointed(layout: Layout, name: str, alias: str, at: datetime, as_json: bool)
     _print(
         f"{name}@{alias} was version {move.to_version}, moved there by {move.actor} at {move.at[:19]} UTC ({move.kind})"
     )
-    _table(("artifact", f"{name}@{move.to_version}"), artifact.summary())
+    print_table(("artifact", f"{name}@{move.to_version}"), artifact.summary())
 
 
 @artifact_app.command("run")
@@ -437,16 +354,3 @@ def _moved(found: NamedVersion, alias: str, as_json: bool) -> None:
 def _print(value: Any, *, as_json: bool = False) -> None:
     text = value if isinstance(value, str) and not as_json else json.dumps(value, indent=2, ensure_ascii=False)
     typer.echo(text)
-
-
-def _table(headings: tuple[str, ...], rows: list[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)

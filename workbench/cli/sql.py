@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,13 +36,24 @@ def sql_command(
         count = write(rows, export)
         typer.echo(json.dumps({"rows": count, "path": str(export)}) if as_json else f"{count} rows in {export}")
     elif as_json:
-        typer.echo(json.dumps(rows.to_dicts(), indent=2, ensure_ascii=False, default=str))
+        typer.echo(json.dumps(_plain(rows.to_dicts()), indent=2, ensure_ascii=False, allow_nan=False, default=str))
     elif as_csv:
         from workbench.analytics.export import flat
 
         typer.echo(flat(rows).write_csv(), nl=False)
     else:
         _show(rows)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: bytes are hexadecimal digits, and what is not a finite number is null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _parameters(given: list[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from workbench.events.manifest import AsideFile, FolderEntry, LiveFile, Manifest
@@ -23,8 +24,13 @@ def aside_problems(folder: Path, table: Table, manifest: Manifest) -> dict[str, 
     found = {}
     for name in sorted(os.listdir(aside)):
         if name.startswith(f"{table.name}-"):
-            what = f"with {rows[name]} rows" if name in rows else "with damaged lines"
-            found[str(aside / name)] = f"was set aside, {what}; restore what can be, then delete it"
+            count = rows.get(name)
+            what = (
+                "with damaged lines" if name.endswith(".damaged") else f"with {'its' if count is None else count} rows"
+            )
+            day = re.match(r"\d{4}-\d{2}-\d{2}", name[len(table.name) + 1 :])
+            of_day = f" of {day[0]}" if day else ""
+            found[str(aside / name)] = f"was set aside, {what}{of_day}; restore what can be, then delete it"
     return found
 
 

@@ -1,7 +1,7 @@
 """Compaction: journals and folders become sorted Parquet files by day, and many small files of a day few.
 
-One process compacts at a time. What it writes counts once the manifest names it, so one that is killed leaves only files
-that nobody names, which the next one deletes.
+One process compacts at a time. What it writes counts once the manifest names it; one that is killed leaves files that nobody
+names, of which the next one knows by their commits whether to name or to delete them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 import polars as pl
 
 from workbench.events.aside import keep_lines, without_damaged
+from workbench.events.commit import list_files
 from workbench.events.days import Compaction, Days
 from workbench.events.log import journal_folder
 from workbench.events.manifest import FolderEntry, LiveFile, save_manifest
-from workbench.events.parquet import UNREADABLE, with_day, write_day
+from workbench.events.parquet import UNREADABLE, with_day
+from workbench.events.rebuild import check_manifest, settle, unnamed
 from workbench.events.schema import Table
 from workbench.events.sources import Source
 from workbench.events.tail import list_journals, read_portion
@@ -54,7 +56,13 @@ class Compactor(Days):
     """Compacts one table. The caller holds the lock.
 
     Args:
+        sources: folders that hold rows of their own.
+        folders: copy the rows of these into days too.
         few: files that a day may have before they are merged.
+
+    Raises:
+        EventsError: the manifest is gone, or older than its files.
+        DataError: it is damaged.
     """
 
     def __init__(
@@ -63,13 +71,15 @@ class Compactor(Days):
         table: Table,
         sources: Sequence[Source] = (),
         *,
+        folders: bool = True,
         few: int = FEW,
         grace_s: float = GRACE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(folder, table, clock)
-        self.few, self.grace_s = few, grace_s
-        self.sources = [source for source in sources if table.name in source.tables]
+        self.few, self.grace_s, self.all_sources = few, grace_s, sources
+        self.sources = [source for source in sources if table.name in source.tables] if folders else []
+        check_manifest(folder, table, self._manifest)
 
     def run(self) -> Compaction:
         """Take in what journals and folders have, set damaged files aside, and merge small ones."""
@@ -98,7 +108,7 @@ class Compactor(Days):
         """
         gone = 0
         removed = (where & (pl.col("source") != "run")).fill_null(False)
-        replaced, written = [], []
+        replaced, shrunk = [], []
         for file in self._manifest.files:
             rows = self._scan(file)
             count = int(rows.select(removed.sum()).collect().item())
@@ -106,10 +116,10 @@ class Compactor(Days):
                 gone += count
                 replaced.append(file)
             if 0 < count < file.rows:
-                kept = rows.filter(~removed).select(list(self.table.columns)).collect()
-                written.append(write_day(self.folder, self.table, file.day, kept))
+                shrunk.append(file)
         if replaced:
-            self._replace(replaced, written)
+            kept = (self._read([file]).filter(~removed) for file in shrunk)
+            self._replace(replaced, [file.day for file in shrunk], kept)
         return gone
 
     def verify(self, *, whole: bool = False) -> None:
@@ -126,16 +136,24 @@ class Compactor(Days):
             self.done.aside += moved
 
     def _clean(self) -> None:
-        """Delete what nobody reads any more, and what a killed compaction left."""
+        """Delete what nobody reads any more, and see to what a killed compaction left."""
         now = self.clock()
-        retired = [file for file in self._manifest.retired if now - file.at < self.grace_s]
-        known = {file.name for file in self._manifest.files} | {file.name for file in retired}
-        for path in (self.folder / self.table.name).glob(".*.tmp"):
+        folder = self.folder / self.table.name
+        for path in (*folder.glob(".*.tmp"), *folder.glob("day=*/.*.tmp")):
             path.unlink()
-        for day in (self.folder / self.table.name).glob("day=*"):
-            for path in day.iterdir():
-                if f"{day.name}/{path.name}" not in known:
-                    path.unlink()
+        if unnamed(self._manifest, list_files(self.folder, self.table.name)):
+            settled = settle(self.folder, self.table, self.all_sources, self._manifest, now)
+            save_manifest(self.folder, settled)
+            self.done.aside += len(settled.aside) - len(self._manifest.aside)
+            self._manifest = settled
+        retired = []
+        # The earliest first: what replaced a file is never gone before it.
+        for file in self._manifest.retired:
+            if now - file.at < self.grace_s:
+                retired.append(file)
+            else:
+                (folder / file.name).unlink(missing_ok=True)
+        for day in folder.glob("day=*"):
             with contextlib.suppress(OSError):
                 day.rmdir()
         for path in journal_folder(self.folder, self.table.name).glob(".*.tmp"):
@@ -241,6 +259,6 @@ class Compactor(Days):
         self._publish(replaced, pl.concat([kept, rows]), folders=folders)
         self.done.rows += len(rows)
 
-    def _add(self, rows: pl.DataFrame, **changes: object) -> None:
-        self._publish([], rows, **changes)
+    def _add(self, rows: pl.DataFrame, *, journals: dict[str, int]) -> None:
+        self._publish([], rows, journals=journals)
         self.done.rows += len(rows)

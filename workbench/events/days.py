@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from workbench.events.commit import Commit
 from workbench.events.manifest import LiveFile, RetiredFile, load_manifest, save_manifest
 from workbench.events.parquet import fault, scan, with_day, write_day
 from workbench.events.schema import Table
@@ -58,20 +60,63 @@ class Days:
             raise pl.exceptions.ComputeError(f"{path} {wrong}")
         return scan([path], self.table, file.version)
 
-    def _publish(self, replaced: Sequence[LiveFile], rows: pl.DataFrame, **changes: object) -> None:
+    def _publish(
+        self,
+        replaced: Sequence[LiveFile],
+        rows: pl.DataFrame,
+        *,
+        journals: dict[str, int] | None = None,
+        **changes: object,
+    ) -> None:
         """Write rows into days, and let one new manifest name them, drop `replaced` and hold `changes`."""
-        written = [
-            write_day(self.folder, self.table, str(key[0]), part)
-            for key, part in with_day(rows.lazy(), self.table).collect().partition_by("day", as_dict=True).items()
-        ]
-        self._replace(replaced, written, **changes)
+        parts = with_day(rows.lazy(), self.table).collect().partition_by("day", as_dict=True)
+        self._replace(replaced, [str(key[0]) for key in parts], parts.values(), journals=journals, **changes)
 
-    def _replace(self, replaced: Sequence[LiveFile], written: Sequence[LiveFile], **changes: object) -> None:
+    def _replace(
+        self,
+        replaced: Sequence[LiveFile],
+        days: Sequence[str],
+        parts: Iterable[pl.DataFrame],
+        *,
+        journals: dict[str, int] | None = None,
+        **changes: object,
+    ) -> None:
+        """As `_publish`, with one part a file.
+
+        Args:
+            days: of the parts, which are only made when their turn comes.
+            journals: how many bytes of journals are in the files from then on.
+        """
         now = self.clock()
+        if replaced and not days:
+            # Where rows only go, a file without any says so.
+            days, parts = [replaced[0].day], [self.table.empty()]
+        elif days:
+            replaced = [*replaced, *(file for file in self._manifest.files if not file.rows and file not in replaced)]
         names = {file.name for file in replaced}
         files = [file for file in self._manifest.files if file.name not in names]
+        before = self._manifest.journals
+        after = before if journals is None else journals
+        if not days:
+            self._save(journals=after, **changes)
+            return
+        commit = Commit(self._manifest.generation + 1, secrets.token_hex(4))
+        own = commit.names(days)
+        commit = replace(
+            commit,
+            live=(*(file.name for file in files), *own),
+            replaces=tuple(sorted(names)),
+            journals=after,
+            took=tuple(name for name, taken in after.items() if taken != before.get(name, 0)),
+        )
+        written = [
+            write_day(self.folder, self.table, day, part, name=name, commit=commit)
+            for name, day, part in zip(own, days, parts, strict=True)
+        ]
         self._save(
+            generation=commit.generation,
             files=tuple(sorted([*files, *written], key=lambda file: (file.day, file.first, file.name))),
+            journals=after,
             retired=(*self._manifest.retired, *(RetiredFile(name=name, at=now) for name in sorted(names))),
             **changes,
         )
@@ -97,7 +142,7 @@ class Days:
                 self._merge_group(day, group)
 
     def _merge_group(self, day: str, group: Sequence[LiveFile]) -> None:
-        self._replace(group, [write_day(self.folder, self.table, day, self._read(group))])
+        self._replace(group, [day], [self._read(group)])
 
 
 def _is_full(files: Sequence[LiveFile]) -> bool:

@@ -47,6 +47,10 @@ def journal_folder(folder: Path, table: str) -> Path:
     return folder / "journals" / table
 
 
+def _what(failure: OSError) -> str:
+    return "its disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else str(failure.strerror or failure)
+
+
 class EventLog:
     """Where one process records events. Safe to use from several threads, and after a fork.
 
@@ -77,6 +81,7 @@ class EventLog:
         # Taken by the thread and not on disk yet; left over where the disk refused.
         self._taken: dict[str, bytearray] = {}
         self._journals: dict[str, OpenJournal] = {}
+        self._written: list[Path] = []
         self._since_compaction = 0
         self._waiting = 0
         self._recorded = self._durable = self._attempts = 0
@@ -130,9 +135,9 @@ class EventLog:
                 self._state.notify_all()
 
     def _refusal(self, failure: OSError) -> EventsError:
-        what = "its disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else str(failure.strerror or failure)
+        waiting = self._recorded - self._durable
         return EventsError(
-            f"events cannot be written to {self.folder}: {what}; {self._recorded - self._durable} rows wait in memory",
+            f"events cannot be written to {self.folder}: {_what(failure)}; {waiting} rows wait in memory",
             hint="Make room; they are written as soon as there is some.",
         )
 
@@ -171,6 +176,33 @@ class EventLog:
             journal.close()
         self._journals = {}
 
+    def discard(self) -> None:
+        """Close, and delete what it has written: for rows that are worth nothing in part. The caller holds the lock of
+        compactions; what one has taken from the journals before stays in the days.
+        """
+        with self._state:
+            self._closed = True
+            self._state.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        for journal in self._journals.values():
+            journal.close()
+        self._journals, self._taken, self._waiting = {}, {}, 0
+        for path in self._written:
+            path.unlink(missing_ok=True)
+
+    def give_up(self) -> None:
+        """Close at the end of the process, and say once on stderr how many rows the disk has not taken."""
+        try:
+            self.close()
+        except EventsError:
+            with self._state:
+                self._closed = True
+                self._state.notify_all()
+            assert self._failure is not None
+            lost = self._recorded - self._durable
+            print(f"error: {lost} rows are lost: {self.folder}: {_what(self._failure)}", file=sys.stderr)
+
     def _work(self) -> None:
         while True:
             with self._state:
@@ -206,6 +238,7 @@ class EventLog:
         journal = self._journals.get(table)
         if journal is None:
             journal = self._journals[table] = OpenJournal(journal_folder(self.folder, table), find_table(table))
+            self._written.append(journal.path)
         before = journal.size
         journal.write(pending)
         self._since_compaction += journal.size - before
@@ -252,10 +285,7 @@ _logs: weakref.WeakSet[EventLog] = weakref.WeakSet()
 def _close(log: weakref.ref[EventLog]) -> None:
     found = log()
     if found is not None:
-        try:
-            found.close()
-        except EventsError as error:
-            print(f"error: {error}", file=sys.stderr)
+        found.give_up()
 
 
 def _close_all() -> None:

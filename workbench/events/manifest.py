@@ -1,6 +1,7 @@
 """The manifest of a table: which Parquet files are live, and what of every journal and folder they hold.
 
-It is replaced as a whole, by rename, so whoever reads it sees the table before a compaction or after it.
+It is replaced as a whole, by rename, so whoever reads it sees the table before a compaction or after it. Where it is lost,
+the files say what it held: see `rebuild`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from workbench.errors import DataError
 from workbench.files import write_atomic
 
 FORMAT = 1
+# What to do where it is lost.
+REBUILD = "`workbench events rebuild` makes it again from the files that are there."
 
 
 class LiveFile(BaseModel):
@@ -60,17 +63,18 @@ class RetiredFile(BaseModel):
 
 
 class AsideFile(BaseModel):
-    """A damaged file that was set aside, and how many rows were in it."""
+    """A file that was set aside, and how many rows were in it; None where nothing says it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    rows: int
+    rows: int | None
 
 
 class Manifest(BaseModel):
     """`manifest.json` of a table.
 
     Attributes:
+        generation: how often the live files have changed.
         journals: by name: how many of its bytes are in the files.
         folders: by source and id.
     """
@@ -78,6 +82,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format_version: int = FORMAT
     table: str
+    generation: int = 0
     files: tuple[LiveFile, ...] = ()
     journals: dict[str, int] = {}
     folders: dict[str, dict[str, FolderEntry]] = {}
@@ -93,11 +98,29 @@ def manifest_path(folder: Path, table: str) -> Path:
 
 
 def load_manifest(folder: Path, table: str) -> Manifest:
-    """The manifest of a table; an empty one where nothing was compacted yet.
+    """The manifest of a table; an empty one where there is none.
 
     Raises:
         DataError: it is damaged, or written by a newer version; names the file.
     """
+    found = _find(folder, table)
+    if isinstance(found, str):
+        raise DataError(found, path=str(manifest_path(folder, table)), hint=REBUILD)
+    return found
+
+
+def find_manifest(folder: Path, table: str) -> Manifest | None:
+    """As `load_manifest`; None where it is damaged.
+
+    Raises:
+        DataError: it is written by a newer version.
+    """
+    found = _find(folder, table)
+    return None if isinstance(found, str) else found
+
+
+def _find(folder: Path, table: str) -> Manifest | str:
+    """The manifest, or what is wrong with it."""
     path = manifest_path(folder, table)
     try:
         with path.open("rb") as file:
@@ -110,16 +133,17 @@ def load_manifest(folder: Path, table: str) -> Manifest:
     except FileNotFoundError:
         return Manifest(table=table)
     manifest = _parse(data, path)
-    _cache[path] = identity, manifest
+    if isinstance(manifest, Manifest):
+        _cache[path] = identity, manifest
     return manifest
 
 
-def _parse(data: bytes, path: Path) -> Manifest:
+def _parse(data: bytes, path: Path) -> Manifest | str:
     try:
         content: Any = json.loads(data)
         version = content["format_version"]
     except (ValueError, KeyError, TypeError):
-        raise DataError("is no manifest", path=str(path), hint="Restore it from a backup.") from None
+        return "is no manifest"
     if version != FORMAT:
         raise DataError(
             f"format version {version}, and this workbench knows {FORMAT}",
@@ -130,8 +154,7 @@ def _parse(data: bytes, path: Path) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{place}: {first['msg']}", path=str(path), hint="Restore it from a backup.") from None
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from workbench.events.commit import Commit
 from workbench.events.manifest import LiveFile
 from workbench.events.schema import TABLE_KEY, VERSION_KEY, Table
 from workbench.files import atomic_file, digest_file
@@ -22,30 +26,58 @@ EPOCH = "1970-01-01"
 _verified: dict[tuple[Path, int, int], str] = {}
 
 
-def write_day(folder: Path, table: Table, day: str, rows: pl.DataFrame) -> LiveFile:
-    """Write rows of one day, sorted by time, under a name of their own; it is live once a manifest names it."""
-    name = f"day={day}/{time.time_ns():x}-{secrets.token_hex(4)}.parquet"
+def write_day(
+    folder: Path, table: Table, day: str, rows: pl.DataFrame, *, name: str | None = None, commit: Commit | None = None
+) -> LiveFile:
+    """Write rows of one day, sorted by time; the file is live once a manifest names it.
+
+    Args:
+        name: `day=YYYY-MM-DD/NAME.parquet`; one of its own by default.
+        commit: the change of the table that it is a part of, which is kept in the file.
+    """
+    name = name or f"day={day}/{time.time_ns():x}-{secrets.token_hex(4)}.parquet"
     path = folder / table.name / name
+    about = {TABLE_KEY: table.name, VERSION_KEY: str(table.version)}
     rows = rows.select(list(table.columns)).sort(table.time, maintain_order=True)
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, _disk_errors(path):
         rows.write_parquet(
             file,
             compression="zstd",
             statistics=True,
             row_group_size=ROW_GROUP,
-            metadata={TABLE_KEY: table.name, VERSION_KEY: str(table.version)},
+            metadata=about | (commit.metadata() if commit else {}),
         )
+    return describe(path, name, table.version, rows[table.time], digest_file(path))
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What Polars says of a disk that does not take a file, as the error of the disk, which it only tells in its text."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if not found:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+
+
+def describe(path: Path, name: str, version: int, times: pl.Series, digest: str) -> LiveFile:
+    """A file as a manifest names it.
+
+    Args:
+        times: of its rows, sorted.
+    """
     found = path.stat()
-    times = rows[table.time]
     return LiveFile(
         name=name,
-        version=table.version,
-        rows=len(rows),
-        first=str(times[0]),
-        last=str(times[-1]),
+        version=version,
+        rows=len(times),
+        first=str(times[0]) if len(times) else "",
+        last=str(times[-1]) if len(times) else "",
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
-        digest=digest_file(path),
+        digest=digest,
     )
 
 
@@ -77,6 +109,8 @@ def scan(paths: Sequence[Path], table: Table, version: int, *, by_day: bool = Tr
 
     Args:
         by_day: whether they lie in folders `day=…`.
+
+    Whoever collects them meets the damage of a file that looks as it was written as an error of Polars.
     """
     rows = pl.scan_parquet(
         list(paths),

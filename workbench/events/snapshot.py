@@ -15,9 +15,11 @@ import polars as pl
 
 from workbench.errors import DataError
 from workbench.events.aside import DAMAGED, aside_problems
+from workbench.events.commit import list_files
 from workbench.events.log import journal_folder
-from workbench.events.manifest import LiveFile, Manifest, load_manifest
+from workbench.events.manifest import REBUILD, LiveFile, Manifest, load_manifest, manifest_path
 from workbench.events.parquet import fault, scan, with_day
+from workbench.events.rebuild import for_reading, trouble
 from workbench.events.schema import Table
 from workbench.events.sources import Source
 from workbench.events.tail import Portion, list_journals, read_portion
@@ -107,6 +109,7 @@ def take(
 
     Args:
         folder: of the events.
+        sources: folders that hold rows of their own.
         bad: files that are known to be damaged.
 
     Raises:
@@ -114,14 +117,23 @@ def take(
     """
     sources = [source for source in sources if table.name in source.tables]
     previous: Manifest | None = None
+    place = manifest_path(folder, table.name)
     for _ in range(_ATTEMPTS):
         journals = list_journals(journal_folder(folder, table.name))
+        names = list_files(folder, table.name)
         listed = [(source, source.identities()) for source in sources]
-        manifest = load_manifest(folder, table.name)
+        found = manifest = load_manifest(folder, table.name)
+        problems: dict[str, str] = {}
         try:
-            return _read(folder, table, journals, listed, manifest, tails, bad, manifest is previous)
+            if wrong := trouble(folder, table.name, names, found):
+                if load_manifest(folder, table.name) != found:
+                    # A compaction has ended meanwhile.
+                    continue
+                manifest, problems = for_reading(folder, table, sources, found, names)
+                problems = {str(place): f"{wrong}, from which its rows are read now; {REBUILD}"} | problems
+            return _read(folder, table, journals, listed, manifest, tails, bad, found == previous, problems)
         except FileNotFoundError:
-            previous = manifest
+            previous = found
     raise DataError("journals vanish as fast as they are listed", path=str(journal_folder(folder, table.name)))
 
 
@@ -134,8 +146,9 @@ def _read(
     tails: Tails,
     bad: frozenset[Path],
     unchanged: bool,
+    problems: Mapping[str, str],
 ) -> Snapshot:
-    problems = aside_problems(folder, table, manifest)
+    problems = aside_problems(folder, table, manifest) | dict(problems)
     damaged_days = set()
     by_version: dict[int, list[Path]] = {}
     for file in manifest.files:
@@ -145,6 +158,8 @@ def _read(
             damaged_days.add(file.day)
             continue
         table.check_version(file.version, str(path))
+        if not file.rows:
+            continue
         by_version.setdefault(file.version, []).append(path)
     portions = []
     for path in journals:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 
 from workbench.errors import UsageError
+from workbench.events.parquet import UNREADABLE
 from workbench.events.schema import TABLES
 from workbench.events.snapshot import Snapshot
 from workbench.workspace import cache_folder
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
     from workbench.events.store import Events
 
+# Types of DuckDB that Polars has none for, also inside of others.
+_ODD = re.compile(r"INTERVAL|UNION|TIME WITH TIME ZONE|\bBIT\b|BIGNUM|VARIANT|GEOMETRY")
+# What Python has dates for, as days since 1970.
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+# Of a table whose files are read by DuckDB: a view of its other rows, which is no view to ask.
+_REST = "_not_compacted"
 _UNREADABLE = ("Failed to read file", "found in Parquet", "from the object registered", "No such file")
 
 
@@ -80,8 +87,8 @@ def _make_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snaps
     if stale:
         select += f" WHERE NOT coalesce({' OR '.join(stale)}, false)"
     if rest is not None:
-        connection.register(f"{name}_not_compacted", rest)
-        select += f' UNION ALL SELECT {columns} FROM "{name}_not_compacted"'
+        connection.register(f"{name}{_REST}", rest)
+        select += f' UNION ALL SELECT {columns} FROM "{name}{_REST}"'
     connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
 
 
@@ -103,7 +110,10 @@ def select(
 
     def ask() -> pl.DataFrame:
         with _connect(events, tenants, used) as connection:
-            return _frame(connection.sql(query, params=dict(parameters) if parameters else None))
+            rows = _frame(connection.sql(query, params=dict(parameters) if parameters else None))
+            if "name" in rows.columns and re.match(r"\s*show\b", query, re.IGNORECASE):
+                rows = rows.filter(~pl.col("name").str.ends_with(_REST))
+            return rows
 
     import duckdb
 
@@ -130,13 +140,48 @@ def _trying(events: Events, work: Callable[[], Made]) -> Made:
 
 
 def _frame(found: duckdb.DuckDBPyRelation) -> pl.DataFrame:
-    rows: pl.DataFrame = found.pl()
+    """The rows; what Polars has no type for as the text that DuckDB makes of it."""
+    odd = [_ODD.search(str(kind)) is not None for kind in found.types]
+    if any(odd):
+        columns = (
+            f"#{place}{'::VARCHAR' if is_odd else ''} AS {_name(name)}"
+            for place, (name, is_odd) in enumerate(zip(found.columns, odd, strict=True), 1)
+        )
+        found = found.project(", ".join(columns))
+    try:
+        rows: pl.DataFrame = found.pl()
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"SQL: {reason}", hint="Cast what is unusual to a text: NAME::varchar.") from None
+    _check_times(rows)
     for name, kind in rows.schema.items():
         # The sum of whole numbers is one of 128 bits for DuckDB, which JSON, Excel and charts do not know.
         if kind == pl.Decimal(38, 0):
             with contextlib.suppress(pl.exceptions.PolarsError):
                 rows = rows.with_columns(pl.col(name).cast(pl.Int64))
     return rows
+
+
+def _check_times(rows: pl.DataFrame) -> None:
+    """Refuse times that Python has none for.
+
+    Raises:
+        UsageError: there are some; names the column.
+    """
+    for name, kind in rows.schema.items():
+        if kind == pl.Date:
+            a_day = 1
+        elif isinstance(kind, pl.Datetime):
+            a_day = 86_400 * {"ms": 10**3, "us": 10**6, "ns": 10**9}[kind.time_unit]
+        else:
+            continue
+        days = rows[name].to_physical() // a_day
+        if not days.is_between(_FIRST_DAY, _LAST_DAY).all():
+            raise UsageError(f"SQL: {name} is beyond the years 1 to 9999", hint=f"Ask for {name}::varchar.")
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _check(query: str) -> None:
@@ -178,6 +223,8 @@ def _explained(error: Exception, events: Events, tenants: Sequence[str] | None) 
     if found := re.search(r"Table with name (\S+) does not exist", reason):
         reason = f"there is no view {found[1]}"
         hint = _near(found[1], names) or f"There are: {', '.join(names)}."
+    elif "FROM clause is missing" in reason:
+        hint = f"There is no FROM: name a view, such as {names[0]}."
     elif found := re.search(r'(?:column|alias) "?([^"\s]+)"? ', reason):
         columns = {column for table in TABLES.values() for column in (*table.columns, "day")}
         candidates = re.findall(r'"([^"]+)"', str(error).partition("Candidate bindings:")[2])

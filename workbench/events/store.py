@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import polars as pl
 
-from workbench.errors import UsageError, WorkbenchWarning
+from workbench.errors import EventsError, UsageError, WorkbenchWarning
+from workbench.events.aside import aside_problems
+from workbench.events.commit import list_files
 from workbench.events.compact import FEW, GRACE_SECONDS, Compactor, exclusively
 from workbench.events.days import Compaction
 from workbench.events.log import EventLog
-from workbench.events.manifest import load_manifest
+from workbench.events.manifest import REBUILD, Manifest, find_manifest, manifest_path
 from workbench.events.parquet import fault
+from workbench.events.rebuild import Rebuilt, rebuild, trouble
 from workbench.events.schema import TABLES, Table, find_table
 from workbench.events.snapshot import Snapshot, Tails, take
 from workbench.events.sources import Source
@@ -23,8 +29,26 @@ from workbench.events.sources import Source
 if TYPE_CHECKING:
     import duckdb
 
+# What is damaged is named file by file up to here, in warnings.
+_TOLD = 5
+# What a disk says to whoever may only read it.
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 # A view that is no table of events: its rows, made when they are asked for.
 View = Callable[[], pl.LazyFrame]
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A view that leaves out what is damaged, and says so."""
+
+    def look(self) -> object:
+        """See what is damaged now."""
+        ...
+
+    def problems(self) -> Mapping[str, str]:
+        """What was damaged when it was last read, by path."""
+        ...
 
 
 class Events:
@@ -48,8 +72,15 @@ class Events:
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is damaged and was left out, by path, as of the last reading of each table."""
-        return {path: what for found in self._problems.values() for path, what in found.items()}
+        """What is damaged and was left out, by path, as of the last reading of each table and view."""
+        return self._of_views() | {path: what for found in self._problems.values() for path, what in found.items()}
+
+    def _of_views(self) -> dict[str, str]:
+        return {path: what for view in self._reporting() for path, what in view.problems().items()}
+
+    def _reporting(self) -> list[Reporting]:
+        views: list[object] = list(self.views.values())
+        return [view for view in views if isinstance(view, Reporting)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,9 +110,13 @@ class Events:
         return found
 
     def _tell(self, problems: Mapping[str, str]) -> None:
-        for path in [path for path in problems if path not in self._told]:
-            self._told.add(path)
+        new = [path for path in problems if path not in self._told]
+        self._told.update(new)
+        for path in new[:_TOLD]:
             warnings.warn(f"{path} {problems[path]}", WorkbenchWarning, stacklevel=4)
+        if len(new) > _TOLD:
+            more = f"{len(new) - _TOLD} more files are damaged or gone; `workbench events check` names them all"
+            warnings.warn(more, WorkbenchWarning, stacklevel=4)
 
     def frame(self, name: str, *, tenants: Sequence[str] | None = None) -> pl.LazyFrame:
         """Every row of a view once, as of now; what is filtered and not selected is not read.
@@ -130,10 +165,14 @@ class Events:
         return select(self, query, parameters, tenants=tenants)
 
     def verify(self) -> dict[str, str]:
-        """Read every file whole. Returns what is damaged, by path; it is left out from then on."""
+        """Read every file whole. Returns what is damaged, by path; it is left out from then on. Nothing is written."""
         found: dict[str, str] = {}
         for table in TABLES.values():
-            for file in load_manifest(self.folder, table.name).files:
+            manifest, wrong = self._manifest(table)
+            if wrong:
+                found[str(manifest_path(self.folder, table.name))] = wrong
+                continue
+            for file in manifest.files:
                 path = self.folder / table.name / file.name
                 try:
                     wrong = fault(path, file, whole=True)
@@ -160,22 +199,61 @@ class Events:
 
         Returns:
             What was done, by table.
+
+        Raises:
+            EventsError: a manifest is gone or older than its files, or the disk is full.
+            DataError: a manifest is damaged.
         """
-        with exclusively(self.folder, wait=wait) as held:
+        with _with_room(self.folder), exclusively(self.folder, wait=wait) as held:
             if not held:
                 return {}
             return {table.name: self._compactor(table, folders, few, grace_s).run() for table in TABLES.values()}
 
     def _compactor(self, table: Table, folders: bool, few: int, grace_s: float) -> Compactor:
-        return Compactor(self.folder, table, self.sources if folders else (), few=few, grace_s=grace_s)
+        return Compactor(self.folder, table, self.sources, folders=folders, few=few, grace_s=grace_s)
+
+    def _manifest(self, table: Table) -> tuple[Manifest, str | None]:
+        """The manifest of a table, and what is wrong with it; an empty one where it is damaged."""
+        names = list_files(self.folder, table.name)
+        manifest = find_manifest(self.folder, table.name)
+        if manifest is None:
+            return Manifest(table=table.name), f"is no manifest; {REBUILD}"
+        wrong = trouble(self.folder, table.name, names, manifest)
+        return manifest, f"{wrong}; {REBUILD}" if wrong else None
 
     def set_aside(self) -> dict[str, str]:
-        """Read every live file whole, move the damaged ones to `aside`, and return what is damaged, by path."""
-        found = self.verify()
-        with exclusively(self.folder, wait=True):
-            for table in TABLES.values():
-                self._compactor(table, False, FEW, GRACE_SECONDS).verify(whole=True)
-        return found
+        """Read every live file whole, and move the damaged ones to `aside`, where the disk can be written.
+
+        Returns:
+            What is damaged, what lies aside from earlier, and what views leave out, by path.
+        """
+        aside: dict[str, str] = {}
+        for table in TABLES.values():
+            aside |= aside_problems(self.folder, table, self._manifest(table)[0])
+        if found := self.verify():
+            try:
+                with exclusively(self.folder, wait=True):
+                    for table in TABLES.values():
+                        if self._manifest(table)[1] is None:
+                            self._compactor(table, False, FEW, GRACE_SECONDS).verify(whole=True)
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
+        for view in self._reporting():
+            view.look()
+        return self._of_views() | found | aside
+
+    def rebuild(self) -> dict[str, Rebuilt]:
+        """Make manifests again that are gone, damaged or older than their files. Returns what was found, by table.
+
+        Every row is there once afterwards, except for those of files that are gone.
+
+        Raises:
+            DataError: a manifest or a file was written by a newer version of the workbench.
+            EventsError: files hold rows of folders that none of the sources has, or the disk is full.
+        """
+        with _with_room(self.folder), exclusively(self.folder, wait=True):
+            return {table.name: rebuild(self.folder, table, self.sources, time.time()) for table in TABLES.values()}
 
     def remove(self, table: str, where: pl.Expr) -> int:
         """Remove recorded rows for good, such as `remove("calls", pl.col("source") == "synthetic")`.
@@ -186,7 +264,20 @@ class Events:
             How many rows went.
         """
         found = find_table(table)
-        with exclusively(self.folder, wait=True):
+        with _with_room(self.folder), exclusively(self.folder, wait=True):
             compactor = self._compactor(found, True, FEW, GRACE_SECONDS)
             compactor.run()
             return compactor.remove(where)
+
+
+@contextlib.contextmanager
+def _with_room(folder: Path) -> Iterator[None]:
+    """Say in a line that the disk is full; what was there before still is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise EventsError(
+            f"the disk of {folder} is full; no row is lost", hint="Make room, then do it again."
+        ) from None

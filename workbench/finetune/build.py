@@ -44,7 +44,10 @@ def lora_config(recipe: FinetuneRecipe, start: AdapterFolder | None = None) -> A
     """peft's description of the adapter; that of `start` where training starts from one."""
     peft = require("peft", extra="finetune")
     if start is not None:
-        return peft.LoraConfig.from_pretrained(start.path, inference_mode=False)
+        config = peft.LoraConfig.from_pretrained(start.path)
+        # What is kept is for asking, and what peft reads takes precedence over what it is told.
+        config.inference_mode = False
+        return config
     settings = recipe.settings
     target = settings.target_modules
     return peft.LoraConfig(

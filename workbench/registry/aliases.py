@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from workbench import access
-from workbench.errors import GateRefused, NotFoundError
+from workbench.errors import GateRefused, IntegrityError, NotFoundError
 from workbench.registry import names
 from workbench.registry.approvals import approvals, counted
 from workbench.registry.artifact import Artifact
@@ -32,7 +32,8 @@ def move_alias(
 ) -> names.NamedVersion:
     """Point an alias at a version, if the alias's policy (`policies/ALIAS.toml`) lets it. A refusal is on record.
 
-    An alias without a policy takes any version, since each passed a gate when it was promoted.
+    An alias without a policy takes any version: what was promoted here passed a gate here, and what was pulled passed one
+    wherever it was made, if at all.
 
     Args:
         policy: in place of the alias's own.
@@ -60,6 +61,56 @@ def move_alias(
         about = {"run_id": result.run_id, "variant": result.variant, "version": found.version, **held}
         names.record_refusal(layout, found.name, alias, {**about, "reasons": error.reasons}, actor=actor, at=at)
         raise
+
+
+def roll_back(
+    layout: Layout,
+    name: str,
+    alias: str,
+    *,
+    actor: str | None = None,
+    at: datetime | None = None,
+    was: int | None = None,
+) -> names.NamedVersion:
+    """Point an alias back at the version before the present one, if its bytes are whole and it is signed as the alias asks.
+
+    Nothing else of the alias's policy is asked: the alias has been there before. All of the version is hashed. Signatures
+    without a key are held against Sigstore's trust root as it is kept here. A refusal is on record.
+
+    Args:
+        was: the version that it must point at until then; by default any.
+
+    Raises:
+        AccessDenied: who is signed in is no editor.
+        GateRefused: the version is damaged, or not signed as `[signature]` of the alias's policy asks.
+        NotFoundError: no such alias, or it never pointed anywhere else.
+        UsageError: it does not point at `was`, or was moved meanwhile.
+        DataError: the alias's policy is malformed.
+    """
+    access.require("editor", "roll back")
+    now, before = names.way_back(layout, name, alias, was=was)
+    policy = alias_policy(layout, alias)
+    found = names.resolve(layout, f"{name}@{before}")
+    if fault := _unfit(layout, found, policy.signature if policy else None):
+        reason = f"{fault}; go to another version with: workbench artifact alias {name}@VERSION {alias}"
+        about = {"version": before, "rollback": True, "reasons": [reason]}
+        names.record_refusal(layout, name, alias, about, actor=actor, at=at)
+        raise GateRefused([reason])
+    return names.rollback(layout, name, alias, actor=actor, at=at, was=now, to=before)
+
+
+def _unfit(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy | None) -> str | None:
+    """Why nothing may go back to a version; None where it may."""
+    try:
+        if wanted is None:
+            Artifact.open(layout, f"{found.name}@{found.version}").verify()
+            return None
+        passed, said = _signed(layout, found, wanted, offline=True)
+        return None if passed else f"{found.name}@{found.version} is {said}"
+    except IntegrityError as error:
+        return error.message
+    except Exception as error:  # what cannot be looked at must not be gone back to
+        return f"the signatures of {found.name}@{found.version} cannot be verified: {error or type(error).__name__}"
 
 
 def check_alias_move(
@@ -98,7 +149,7 @@ def _approved(layout: Layout, found: names.NamedVersion, wanted: ApprovalPolicy)
     return len(who) >= wanted.count, said if len(who) >= wanted.count else said + hint
 
 
-def _signed(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy) -> Finding:
+def _signed(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy, *, offline: bool = False) -> Finding:
     from workbench.registry.keyless import identities_by
     from workbench.registry.keyless_trust import trusted_root
     from workbench.registry.sign import read_keys, signatures_by
@@ -107,7 +158,7 @@ def _signed(layout: Layout, found: names.NamedVersion, wanted: SignaturePolicy) 
     artifact.verify()
     by = len(signatures_by(artifact, read_keys(layout.root, wanted.keys)))
     if by < wanted.count:
-        by += len(identities_by(artifact, wanted.identities, lambda: trusted_root(layout)))
+        by += len(identities_by(artifact, wanted.identities, lambda: trusted_root(layout, offline=offline)))
     asked = [
         f"{len(among)} {what}" for what, among in (("keys", wanted.keys), ("identities", wanted.identities)) if among
     ]

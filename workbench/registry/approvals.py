@@ -42,7 +42,7 @@ def approve(
         NotFoundError: no such artifact.
         UsageError: nobody has the role, or the actor has not.
     """
-    found, who = names.resolve(layout, reference), actor or names.current_user()
+    found, who, when = names.resolve(layout, reference), actor or names.current_user(), timestamp(at)
     members = layout.settings.roles.get(role, ())
     if who not in members:
         there = f"{role} is: {', '.join(members)}." if members else f'Name people: [roles] {role} = ["{who}"]'
@@ -50,10 +50,10 @@ def approve(
     with writing(layout.state_url) as session:
         if session.get(Approval, (found.name, found.version, role, who)) is None:
             fields = {"name": found.name, "version": found.version, "role": role, "actor": who}
-            session.add(Approval(**fields, at=timestamp(at), comment=comment))
+            session.add(Approval(**fields, at=when, comment=comment))
             audit.append(
                 session,
-                timestamp(at),
+                when,
                 "approve",
                 found.name,
                 who,

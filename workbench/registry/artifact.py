@@ -109,25 +109,28 @@ class Artifact:
         """Hash the manifest, the configuration and every layer again. The check of what cannot be found is an error."""
         try:
             blobs = [("config", self.config), *sorted(self.layers.items())]
-            size = len(self.store.read_blob(self.digest, title="manifest"))
+            size = self.store.check_blob(self.digest, title="manifest")
         except IntegrityError as error:
             return (BlobCheck("manifest", self.digest, 0, error.message),)
         checks = [BlobCheck("manifest", self.digest, size)]
         for title, blob in blobs:
             try:
-                self.store.read_blob(blob.digest, title=title)
+                self.store.check_blob(blob.digest, title=title)
                 checks.append(BlobCheck(title, blob.digest, blob.size))
             except IntegrityError as error:
                 checks.append(BlobCheck(title, blob.digest, blob.size, error.message))
         return tuple(checks)
 
-    def verify(self) -> tuple[BlobCheck, ...]:
+    def verify(self, checks: tuple[BlobCheck, ...] | None = None) -> tuple[BlobCheck, ...]:
         """As `check`, but damage is an exception.
+
+        Args:
+            checks: what `check` has just found, so as not to hash it all again.
 
         Raises:
             IntegrityError: names every layer that is damaged, with its file.
         """
-        checks = self.check()
+        checks = self.check() if checks is None else checks
         if damaged := [check.error for check in checks if check.error]:
             raise IntegrityError(
                 f"{self._label}: {'; '.join(damaged)}", hint="Restore it from a copy, or promote the run again."

@@ -19,6 +19,8 @@ SLSA = "https://slsa.dev/provenance/v1"
 CYCLONEDX = "https://cyclonedx.org/bom"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+# What whoever signs an artifact attests to, by the type of the statement.
+ATTESTED = {SLSA: "provenance", CYCLONEDX: "bill of materials"}
 BUILD_TYPE = "https://llmops-workbench.dev/promotion/v1"
 BUILDER = "https://llmops-workbench.dev/workbench"
 
@@ -113,6 +115,14 @@ def open_envelope(data: bytes, verify: Callable[[bytes, bytes], bool]) -> dict[s
     if not sealed or not known:
         raise IntegrityError("no signature of an attestation is of this key", hint="Sign the artifact again.")
     return found
+
+
+def subjects_of(document: Mapping[str, Any]) -> set[str]:
+    """The digests, as `sha256:…`, of what a statement is about; none where it is malformed."""
+    try:
+        return {f"sha256:{subject['digest']['sha256']}" for subject in document["subject"]}
+    except (KeyError, TypeError):
+        return set()
 
 
 def pre_authentication(payload: bytes) -> bytes:

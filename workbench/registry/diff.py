@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import polars as pl
-
 from workbench.files import canonical_json, short
 from workbench.html import escape, table
 from workbench.pipeline.prompt import Prompt
 from workbench.registry import build
 from workbench.registry.artifact import Artifact
+from workbench.registry.diff_rows import RowChange, ScoredOnce, changed, rows_of, scored_once
 
 # Old and new value by name; None where that side has none.
 Changes: TypeAlias = Mapping[str, tuple[Any, Any]]
@@ -37,6 +36,8 @@ class ArtifactDiff:
         evidence: run, data set, decision, and the mean of each scorer.
         notebook: path, arguments, settings and cells of the notebooks that made the runs.
         rows: rows that both were asked and that the primary scorer judges differently, what broke first.
+        no_longer_scored, newly_scored: rows that both were asked and that it scores in one of them only, as where an answer
+            is an error and errors have no score. They are neither better nor worse.
         shared: how many rows both were asked.
     """
 
@@ -51,6 +52,8 @@ class ArtifactDiff:
     evidence: Changes
     notebook: Changes = field(default_factory=dict)
     rows: tuple[RowChange, ...] = ()
+    no_longer_scored: tuple[ScoredOnce, ...] = ()
+    newly_scored: tuple[ScoredOnce, ...] = ()
     shared: int = 0
 
     @property
@@ -88,6 +91,8 @@ class ArtifactDiff:
                 "fixed": self.fixed,
                 "broken": self.broken,
                 "changed": [vars(row) for row in self.rows],
+                "no_longer_scored": [vars(row) for row in self.no_longer_scored],
+                "newly_scored": [vars(row) for row in self.newly_scored],
             },
         }
 
@@ -112,14 +117,17 @@ class ArtifactDiff:
         for title, changes in self._sections():
             lines += ["", title]
             lines += [f"  {name}: {_show(old)} → {_show(new)}" for name, (old, new) in changes.items()]
-        if self.rows:
+        if listed := [group for group in (self.no_longer_scored, self.rows, self.newly_scored) if group]:
             lines += ["", f"rows: {self._counts()}"]
-            lines += [f"  {row}" for row in self.rows[:SHOWN]]
-            lines += [f"  and {len(self.rows) - SHOWN} more, in --json"] if len(self.rows) > SHOWN else []
+        for group in listed:
+            lines += [f"  {row}" for row in group[:SHOWN]]
+            lines += [f"  and {len(group) - SHOWN} more, in --json"] if len(group) > SHOWN else []
         return "\n".join(lines)
 
     def _counts(self) -> str:
-        return f"of {self.shared} that both were asked, {self.fixed} got better and {self.broken} got worse"
+        once = ((self.no_longer_scored, "no longer scored"), (self.newly_scored, "newly scored"))
+        told = "".join(f"; {len(rows)} {'is' if len(rows) == 1 else 'are'} {what}" for rows, what in once if rows)
+        return f"of {self.shared} that both were asked, {self.fixed} got better and {self.broken} got worse{told}"
 
     def _repr_html_(self) -> str:
         parts = [f"<p><b>{escape(self.before)} → {escape(self.after)}</b>{'' if self else ': the same pipeline'}</p>"]
@@ -128,34 +136,18 @@ class ArtifactDiff:
         for title, changes in self._sections():
             rows = [(name, _show(old), _show(new)) for name, (old, new) in changes.items()]
             parts.append(table([title, self.before, self.after], rows))
-        if self.rows:
+        lost, gained = (
+            [(row.row_id, f"{b}{row.output_before}", f"{a}{row.output_after}") for row in rows]
+            for rows, b, a in ((self.no_longer_scored, "", "not scored: "), (self.newly_scored, "not scored: ", ""))
+        )
+        changed = [
+            (row.row_id, f"{row.before:g}: {row.output_before}", f"{row.after:g}: {row.output_after}")
+            for row in self.rows
+        ]
+        if listed := [*lost, *changed, *gained]:
             parts.append(f"<p>rows: {escape(self._counts())}</p>")
-            changed = [
-                (row.row_id, f"{row.before:g}: {row.output_before}", f"{row.after:g}: {row.output_after}")
-                for row in self.rows
-            ]
-            parts.append(table(["row", self.before, self.after], changed) if changed else "")
+            parts.append(table(["row", self.before, self.after], listed))
         return "".join(parts)
-
-
-@dataclass(frozen=True)
-class RowChange:
-    """One row that two artifacts answer so that the primary scorer gives them different values.
-
-    Attributes:
-        before, after: the values, averaged over repeats; larger is better whatever the scorer's direction.
-        output_before, output_after: the first repeat's answer as the model wrote it.
-    """
-
-    row_id: str
-    before: float
-    after: float
-    output_before: str
-    output_after: str
-
-    def __str__(self) -> str:
-        word = "better" if self.after > self.before else "WORSE"
-        return f"{word:<6} {self.row_id}: {_brief(self.output_before)} → {_brief(self.output_after)}"
 
 
 def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
@@ -172,7 +164,7 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
         del skeleton["prompt"]
         if "adapter" in skeleton:
             skeleton["adapter"] = _adapter(artifact, skeleton["adapter"])
-    changed, shared = _rows(before, after)
+    rows = rows_of(before, after)
     titles = sorted(t for t in {*before.layers, *after.layers} if t.startswith(build.POSTPROCESS))
     files = {title: _lines(_text(before, title), _text(after, title), *names) for title in titles}
     return ArtifactDiff(
@@ -186,8 +178,10 @@ def diff(before: Artifact, after: Artifact) -> ArtifactDiff:
         environment=changes(before.environment, after.environment),
         evidence=changes(_headline(before), _headline(after)),
         notebook=changes(_notebook(before), _notebook(after)),
-        rows=changed,
-        shared=shared,
+        rows=changed(rows),
+        no_longer_scored=scored_once(rows, now=False),
+        newly_scored=scored_once(rows, now=True),
+        shared=len(rows),
     )
 
 
@@ -242,36 +236,6 @@ def _index(artifact: Artifact) -> dict[str, Any]:
     # `corpus_digest` and `documents` say that documents changed; which, the corpus says.
     del manifest["corpus_documents"]
     return {**manifest, "bytes of chunks": artifact.layers[build.CHUNKS].size}
-
-
-def _rows(before: Artifact, after: Artifact) -> tuple[tuple[RowChange, ...], int]:
-    """Rows that both were asked and whose values differ, and how many both were asked."""
-    sides = [_values(artifact) for artifact in (before, after)]
-    both = sides[0].join(sides[1], on="row_id", suffix="_after")
-    changed = both.filter(pl.col("value") != pl.col("value_after")).sort(
-        pl.col("value_after") - pl.col("value"), "row_id"
-    )
-    rows = changed.select("row_id", "value", "value_after", "output", "output_after").iter_rows()
-    return tuple(RowChange(*row) for row in rows), len(both)
-
-
-def _values(artifact: Artifact) -> pl.DataFrame:
-    """Of each row the primary scorer's value, larger being better, and the first answer."""
-    source, evidence = artifact.provenance, artifact.evidence()
-    direction = next((s["direction"] for s in source["scorers"] if s["name"] == source["primary"]), "max")
-    mine = pl.col("variant") == source["variant"]
-    values = (
-        evidence.scores.filter(mine & (pl.col("scorer") == source["primary"]) & pl.col("value").is_not_null())
-        .group_by("row_id")
-        .agg(pl.col("value").mean() * (1 if direction == "max" else -1))
-    )
-    answers = evidence.calls.filter(mine).sort("repeat").group_by("row_id").agg(pl.col("output").first().fill_null(""))
-    return values.join(answers, on="row_id")
-
-
-def _brief(text: str) -> str:
-    line = " ".join(text.split())
-    return repr(line if len(line) <= 40 else line[:39] + "…")
 
 
 def _text(artifact: Artifact, title: str) -> str:

@@ -27,6 +27,8 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 # Whether a check passed, and the numbers in words.
 Finding: TypeAlias = tuple[bool, str]
 
+# A default that refuses is told as one, so that nobody looks for it in the file in vain.
+_UNSAID = ", by default, since its [decision] has no {}"
 _ENOUGH = {
     "better": ("better",),
     "equivalent": ("better", "equivalent"),
@@ -253,13 +255,14 @@ def _decision(
     policy: Policy, run: Run, comparison: Comparison | None, variant: str, baseline: str | None, no_comparison: str
 ) -> Finding:
     minimum = policy.decision.minimum
+    asked = f"asks for {minimum}" + ("" if _says(policy, "minimum") else _UNSAID.format("minimum"))
     if comparison is None:
-        return False, f"{no_comparison}; the policy asks for {minimum}"
+        return False, f"{no_comparison}; the policy {asked}"
     decision = comparison.decision(variant, over=baseline, scorer=policy.decision.scorer)
     if decision.run_id != run.id:
         return False, f"the comparison is of run {decision.run_id}"
     passed = decision.outcome in _ENOUGH[minimum] or (minimum == "non_inferior" and decision.non_inferior is True)
-    return passed, decision.sentence if passed else f"{decision.sentence} The policy asks for {minimum}."
+    return passed, decision.sentence if passed else f"{decision.sentence} The policy {asked}."
 
 
 def _rows(policy: Policy, run: Run, comparison: Comparison | None, variant: str, baseline: str | None) -> Finding:
@@ -270,7 +273,14 @@ def _rows(policy: Policy, run: Run, comparison: Comparison | None, variant: str,
         scorer = policy.decision.scorer or run.manifest.primary
         scored = run.scores().filter((pl.col("variant") == variant) & (pl.col("scorer") == scorer))
         found, what = scored.filter(pl.col("value").is_not_null())["row_id"].n_unique(), f"rows scored by {scorer}"
-    return found >= policy.decision.min_rows, f"{found} {what}, at least {policy.decision.min_rows} asked for"
+    passed = found >= policy.decision.min_rows
+    said = f"{found} {what}, at least {policy.decision.min_rows} asked for"
+    return passed, said if passed or _says(policy, "min_rows") else said + _UNSAID.format("min_rows")
+
+
+def _says(policy: Policy, field: str) -> bool:
+    """Whether a field of `[decision]` is written down, and not a default."""
+    return "decision" in policy.model_fields_set and field in policy.decision.model_fields_set
 
 
 def _guard(guard: Guard, run: Run, variant: str, baseline: str | None) -> Finding:
@@ -312,7 +322,7 @@ def _clean(run: Run) -> Finding:
     dirty = run.manifest.git_dirty
     if dirty is None:
         return False, "the run was not made in a git repository"
-    return not dirty, "tracked files differed from the commit" if dirty else "no tracked file differed from the commit"
+    return not dirty, "the sources differed from the commit" if dirty else "the sources were those of the commit"
 
 
 def _fresh(run: Run, days: float, now: datetime) -> Finding:

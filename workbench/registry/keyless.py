@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import IntegrityError, WorkbenchError
 from workbench.files import canonical_json, digest_bytes
 from workbench.registry.artifact import Artifact
-from workbench.registry.attest import PAYLOAD_TYPE, STATEMENT, statement
+from workbench.registry.attest import ATTESTED, PAYLOAD_TYPE, STATEMENT, statement, subjects_of
 from workbench.registry.keyless_trust import reason
 from workbench.registry.oci import TITLE, Descriptor
 from workbench.registry.policy import Identity
@@ -147,7 +147,9 @@ def examine(artifact: Artifact, root: TrustedRoot) -> tuple[list[Sealed], list[s
 
 
 def identities_by(artifact: Artifact, wanted: Sequence[Identity], root: Callable[[], TrustedRoot]) -> list[Identity]:
-    """Those of the identities that have signed the artifact. What does not verify, or only attests, counts nothing.
+    """Those of the identities that have signed the artifact and attested to where it comes from and what it consists of.
+
+    What does not verify counts nothing.
 
     Args:
         root: asked for only where there is a bundle to verify.
@@ -157,15 +159,16 @@ def identities_by(artifact: Artifact, wanted: Sequence[Identity], root: Callable
     """
     if not wanted or not any(referrers(artifact, BUNDLE_TYPE)):
         return []
-    signatures = [sealed for sealed in examine(artifact, root())[0] if _signs(sealed)]
-    return [who for who in dict.fromkeys(wanted) if any(sealed.is_by(who) for sealed in signatures)]
+    found, _ = examine(artifact, root())
+    return [who for who in dict.fromkeys(wanted) if _said_by(found, who) >= {COSIGN_SIGN, *ATTESTED}]
 
 
 def verify_keyless(artifact: Artifact, wanted: Identity, root: Callable[[], TrustedRoot]) -> None:
-    """Make sure that an identity has signed the artifact, whose bytes are verified too.
+    """Make sure that an identity has signed the artifact, whose bytes are verified too, and has attested to it.
 
     Raises:
-        IntegrityError: it is damaged, not signed without a key, or by others only, or its signatures do not verify.
+        IntegrityError: it is damaged, not signed without a key, or by others only, or its signatures do not verify; or the
+            identity's provenance or bill of materials is missing or does not verify.
         WorkbenchError: whatever `root` raises.
     """
     artifact.verify()
@@ -174,10 +177,16 @@ def verify_keyless(artifact: Artifact, wanted: Identity, root: Callable[[], Trus
     if not any(referrers(artifact, BUNDLE_TYPE)):
         raise IntegrityError(f"{label} is not signed keyless", hint=hint)
     found, faults = examine(artifact, root())
-    signatures = [sealed for sealed in found if _signs(sealed)]
-    if any(sealed.is_by(wanted) for sealed in signatures):
+    said = _said_by(found, wanted)
+    if COSIGN_SIGN in said:
+        if missing := [what for kind, what in ATTESTED.items() if kind not in said]:
+            told = "; ".join(dict.fromkeys(faults))
+            raise IntegrityError(
+                f"{label} is signed by {wanted}, but not its {' and its '.join(missing)}{f': {told}' if told else ''}",
+                hint=hint,
+            )
         return
-    others = ", ".join(dict.fromkeys(sealed.by for sealed in signatures))
+    others = ", ".join(dict.fromkeys(sealed.by for sealed in found if _signs(sealed)))
     by = [f"it is signed by {others}"] if others else []
     told = "; ".join([*by, *dict.fromkeys(faults)]) or "it is only attested to"
     raise IntegrityError(f"{label} is not signed by {wanted}: {told}", hint=hint)
@@ -214,6 +223,11 @@ def identity_of(certificate: Certificate) -> Identity:
         return Identity(identity=value, issuer=issuer.public_bytes().decode())
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise IntegrityError("the certificate names nobody", hint="Sign the artifact again.") from None
+
+
+def _said_by(found: Sequence[Sealed], who: Identity) -> set[str]:
+    """The types of the statements that an identity makes, that it signs among them."""
+    return {str(sealed.statement.get("predicateType")) for sealed in found if sealed.is_by(who)}
 
 
 def _signs(sealed: Sealed) -> bool:
@@ -260,12 +274,11 @@ def _open(artifact: Artifact, bundle: Bundle, verifier: Verifier) -> Sealed:
     try:
         kind, payload = verifier.verify_dsse(bundle, _Anyone())
         found = json.loads(payload)
-        subjects = [subject["digest"].get("sha256") for subject in found["subject"]]
         known = kind == PAYLOAD_TYPE and found["_type"] == STATEMENT
     except Exception as error:  # whatever it is, the bundle proves nothing
         raise IntegrityError(f"a bundle does not verify: {reason(error)}", hint=hint) from None
     if not known:
         raise IntegrityError("a bundle holds no in-toto statement", hint=hint)
-    if artifact.digest.removeprefix("sha256:") not in subjects:
+    if artifact.digest not in subjects_of(found):
         raise IntegrityError("a bundle is of another artifact", hint=hint)
     return Sealed(found, bundle.signing_certificate)

@@ -175,17 +175,25 @@ def _add_index(draft: Draft, node: Node, manifest: Mapping[str, Any], digest: st
 
 
 def _add_people(sources: Sources, draft: Draft, found: names.NamedVersion, node: Node) -> None:
-    """Who approved the version, and what was refused to it or to its run before."""
+    """Who approved the version, and what was refused to it or to its run before; what was refused alike is one node."""
     for consent in approvals(sources.layout, found.name, found.version):
         id = f"{node.label}:{consent.role}:{consent.actor}"
         facts = {"at": consent.at, "comment": consent.comment}
         draft.link(Node("approval", id, consent.actor, f"as {consent.role}", facts), "approves", node)
     source = sources.carried(found).provenance
+    alike: dict[tuple[str, ...], list[names.Move]] = {}
     for move in names.history(sources.layout, found.name):
         if move.kind != "refuse":
             continue
         of_run = (move.detail.get("run_id"), move.detail.get("variant")) == (source["run_id"], source["variant"])
         if move.detail.get("version", found.version if of_run else None) == found.version:
-            said = {"at": move.at, "by": move.actor, "reasons": list(move.detail.get("reasons", ()))}
             label = f"{found.name}@{move.alias}" if move.alias else found.name
-            draft.link(Node("refusal", str(move.seq), label, move.at[:10], said), "refused", node)
+            alike.setdefault((label, *map(str, move.detail.get("reasons", ()))), []).append(move)
+    for (label, *reasons), moves in alike.items():
+        last = moves[-1]
+        said: dict[str, Any] = {"at": last.at, "by": last.actor, "reasons": reasons}
+        note = last.at[:10]
+        if len(moves) > 1:
+            said |= {"times": len(moves), "first_at": moves[0].at}
+            note = f"×{len(moves)}, last {note}"
+        draft.link(Node("refusal", str(last.seq), label, note, said), "refused", node)

@@ -79,7 +79,8 @@ def register(
 ) -> int:
     """The version of `name` that has `digest`: the one it has already, else the next number.
 
-    With `alias`, that alias moves to the version in the same transaction.
+    With `alias`, that alias moves to the version in the same transaction. What the version is goes into the line of the
+    audit too, so that an exchanged digest shows.
 
     Raises:
         UsageError: the name or the alias is malformed.
@@ -91,18 +92,11 @@ def register(
         found = session.scalar(select(ArtifactVersion).filter_by(name=name, digest=digest))
         if found is None:
             latest = session.scalar(select(func.max(ArtifactVersion.version)).filter_by(name=name)) or 0
-            found = ArtifactVersion(
-                name=name,
-                version=latest + 1,
-                digest=digest,
-                created_at=timestamp(at),
-                run_id=run_id,
-                variant=variant,
-                decision=decision,
-            )
+            about = {"digest": digest, "run_id": run_id, "variant": variant, "decision": decision}
+            found = ArtifactVersion(name=name, version=latest + 1, created_at=timestamp(at), **about)
             session.add(found)
             session.flush()
-            _log(session, "register", name, None, None, found.version, actor, detail, at)
+            _log(session, "register", name, None, None, found.version, actor, {**(detail or {}), **about}, at)
         if alias is not None:
             _move(session, "alias", name, alias, found.version, actor, detail, at)
         return found.version
@@ -150,35 +144,60 @@ def rollback(
     actor: str | None = None,
     at: datetime | None = None,
     was: int | None = None,
+    to: int | None = None,
 ) -> NamedVersion:
     """Point an alias back at the version before the present one; again, at the one before that.
 
+    Whatever state that version is in: `aliases.roll_back` looks at it first.
+
     Args:
         was: the version that it must point at until then; by default any.
+        to: the version that it must go back to; by default any.
 
     Raises:
         AccessDenied: who is signed in is no editor.
         NotFoundError: no such alias, or it never pointed anywhere else.
-        UsageError: it does not point at `was`.
+        UsageError: it does not point at `was`, or goes back elsewhere than `to`.
     """
     access.require("editor", "roll back")
     with writing(layout.state_url) as session:
-        row = session.get(Alias, (name, alias))
-        if row is None:
-            raise _no_alias(session, name, alias)
-        if was is not None and row.version != was:
+        _, before = _way_back(session, name, alias, was)
+        if to is not None and before != to:
             raise UsageError(
-                f"{name}@{alias} points at version {row.version} by now, not at {was}: somebody moved it",
+                f"{name}@{alias} goes back to version {before} by now, not to {to}: somebody moved it",
                 hint="Look again.",
             )
-        trail = trail_of(session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq)))
-        if len(trail) < 2:
-            raise NotFoundError(
-                f"{name}@{alias} has always pointed at version {trail[-1]}",
-                hint=f"Move it with: workbench artifact alias {name}@VERSION {alias}",
-            )
-        _move(session, "rollback", name, alias, trail[-2], actor, None, at)
-        return _describe(session, _version(session, name, trail[-2]))
+        _move(session, "rollback", name, alias, before, actor, None, at)
+        return _describe(session, _version(session, name, before))
+
+
+def way_back(layout: Layout, name: str, alias: str, *, was: int | None = None) -> tuple[int, int]:
+    """The version that an alias points at, and the one that a rollback takes it to.
+
+    Raises:
+        NotFoundError: no such alias, or it never pointed anywhere else.
+        UsageError: it does not point at `was`.
+    """
+    with reading(layout.state_url) as session:
+        return _way_back(session, name, alias, was)
+
+
+def _way_back(session: Session, name: str, alias: str, was: int | None) -> tuple[int, int]:
+    row = session.get(Alias, (name, alias))
+    if row is None:
+        raise _no_alias(session, name, alias)
+    if was is not None and row.version != was:
+        raise UsageError(
+            f"{name}@{alias} points at version {row.version} by now, not at {was}: somebody moved it",
+            hint="Look again.",
+        )
+    trail = trail_of(session.scalars(select(Audit).filter_by(name=name, alias=alias).order_by(Audit.seq)))
+    if len(trail) < 2:
+        raise NotFoundError(
+            f"{name}@{alias} has always pointed at version {row.version}",
+            hint=f"Move it with: workbench artifact alias {name}@VERSION {alias}",
+        )
+    return row.version, trail[-2]
 
 
 def trail_of(moves: Iterable[Move | Audit]) -> list[int]:
@@ -205,7 +224,7 @@ def record_refusal(
     actor: str | None = None,
     at: datetime | None = None,
 ) -> None:
-    """Note that a gate refused a promotion to `name`."""
+    """Note that a promotion to `name`, or a move of one of its aliases, was refused."""
     with writing(layout.state_url) as session:
         _log(session, "refuse", name, alias, None, None, actor, detail, at)
 
@@ -257,7 +276,10 @@ def ls(layout: Layout, name: str | None = None) -> tuple[NamedVersion, ...]:
 
 
 def history(layout: Layout, name: str) -> tuple[Move, ...]:
-    """Everything done under a name, oldest first; refusals too."""
+    """Everything done under a name, oldest first; refusals too, so that a name may have a history and no version.
+
+    Empty where nothing ever was.
+    """
     with reading(layout.state_url) as session:
         return tuple(
             Move(e.seq, e.at, e.kind, e.name, e.alias, e.from_version, e.to_version, e.actor, e.detail)

@@ -10,14 +10,15 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import IntegrityError
+from workbench.errors import IntegrityError, WorkspaceError
 from workbench.files import atomic_file, canonical_json, digest_bytes, digest_file, write_atomic
 from workbench.state.lock import locked
+from workbench.state.read_only import is_read_only
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -130,15 +131,24 @@ class OciLayout:
             IntegrityError: they are not there or are not those bytes any more; names `title`, the digest and the file.
         """
         path = self.blob_path(digest)
-        subject = f"{title} ({digest})" if title else digest
-        hint = "Restore it from a copy, or promote the run again."
-        try:
+        with _named_where_missing(path, digest, title):
             data = path.read_bytes()
-        except FileNotFoundError:
-            raise IntegrityError(f"{subject} is missing: {path}", hint=hint) from None
         if digest_bytes(data) != digest:
-            raise IntegrityError(f"{subject} does not match its digest: {path}", hint=hint)
+            raise _other_bytes(path, digest, title)
         return data
+
+    def check_blob(self, digest: str, *, title: str = "") -> int:
+        """Hash the bytes with this digest again, in pieces, and return how many there are.
+
+        Raises:
+            IntegrityError: as `read_blob`.
+        """
+        path = self.blob_path(digest)
+        with _named_where_missing(path, digest, title):
+            found, size = digest_file(path), path.stat().st_size
+        if found != digest:
+            raise _other_bytes(path, digest, title)
+        return size
 
     def add_manifest(self, manifest: Mapping[str, Any]) -> Descriptor:
         """Store a manifest and list it in `index.json`. Its blobs must have been stored before."""
@@ -211,6 +221,8 @@ class OciLayout:
 
     def _begin(self) -> None:
         marker = self.path / "oci-layout"
+        if is_read_only(marker):
+            raise WorkspaceError(f"{self.path} cannot be written", hint="Get the right to write there.")
         if not marker.is_file():
             write_atomic(marker, canonical_json({"imageLayoutVersion": "1.0.0"}))
 
@@ -221,3 +233,22 @@ class OciLayout:
             "manifests": [entries[digest].to_json() for digest in sorted(entries)],
         }
         write_atomic(self.path / "index.json", canonical_json(index))
+
+
+_RESTORE = "Restore it from a copy, or promote the run again."
+
+
+@contextlib.contextmanager
+def _named_where_missing(path: Path, digest: str, title: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise IntegrityError(f"{_subject(digest, title)} is missing: {path}", hint=_RESTORE) from None
+
+
+def _other_bytes(path: Path, digest: str, title: str) -> IntegrityError:
+    return IntegrityError(f"{_subject(digest, title)} does not match its digest: {path}", hint=_RESTORE)
+
+
+def _subject(digest: str, title: str) -> str:
+    return f"{title} ({digest})" if title else digest

@@ -39,10 +39,13 @@ class _Part(BaseModel):
 class DecisionPolicy(_Part):
     """`[decision]`: what the comparison with the baseline must conclude.
 
+    A policy without this section asks for it all the same, by the defaults; one that is to ask nothing says so:
+    `minimum = "none"` and `min_rows = 1`.
+
     Attributes:
         scorer: the scorer that decides; the run's primary one by default.
         minimum: `better`; `equivalent` (or better); `non_inferior` (or either of these); `none`.
-        min_rows: rows that both variants answered and the scorer scored.
+        min_rows: rows that both variants answered and the scorer scored; asked for whatever the minimum.
         margin: the difference that does not matter, in the scorer's units. Equivalence and non-inferiority need it.
         level: of the intervals and of the test.
         against: what to compare with: the `baseline` that is named, or what the `alias` points at now, which the run must
@@ -97,7 +100,7 @@ class EvidencePolicy(_Part):
     """`[evidence]`: what must be on record. `complete` can only be true: part of a run is not evidence.
 
     Attributes:
-        allow_dirty: whether tracked files may have differed from the commit.
+        allow_dirty: whether tracked files may have differed from the commit, or sources have been in no commit.
         max_age_days: how long ago the run may have ended.
     """
 
@@ -181,6 +184,11 @@ class Policy(_Part):
     def digest(self) -> str:
         return digest_json(self.to_json())
 
+    @property
+    def judges(self) -> bool:
+        """Whether it holds a variant to anything that the variant shows: a decision, or a bound on a metric."""
+        return self.decision.minimum != "none" or bool(self.guard)
+
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)
 
@@ -205,6 +213,7 @@ class Policy(_Part):
 
 # What `policies/default.toml` says, for a workspace that has no such file.
 DEFAULT_POLICY = Policy(
+    decision=DecisionPolicy(minimum="better", min_rows=50),
     guard=(
         Guard(metric="error_rate", max=0.01),
         Guard(metric="invalid_output_rate", max=0.05),

@@ -37,7 +37,8 @@ def promote(
 
     A refusal is on record in the name's history and stores nothing. Promoting the same evidence again gives the version
     that is there. An alias with a policy of its own (`policies/ALIAS.toml`) holds it against the version that was stored:
-    where it refuses, the version stays, and can be approved.
+    where it refuses, the version stays, and can be approved. Kept versions of the variant's prompt are tagged `tested`
+    where the policy asked for a decision or bounded a metric.
 
     Args:
         baseline: the variant to be compared with; the first other one by default.
@@ -87,7 +88,8 @@ def promote(
         actor=actor,
         at=at,
     )
-    tag_tested(layout, pipeline.prompt, run.id, variant, actor=actor, at=at)
+    if result.policy.judges:
+        tag_tested(layout, pipeline.prompt, run.id, variant, actor=actor, at=at)
     if alias is not None:
         move_alias(layout, f"{name}@{version}", alias, actor=actor, at=at)
     return Artifact.open(layout, f"{name}@{version}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from workbench.errors import NotFoundError, PromptError, UsageError
+from workbench.errors import NotFoundError, PromptError, UsageError, WorkbenchError
 from workbench.files import write_atomic
 from workbench.pipeline.prompt import Prompt
 from workbench.registry.names import check_alias, check_name, current_user
@@ -22,6 +23,9 @@ from workbench.workspace import Layout
 TESTED = "tested"
 # What the newest version is called, whichever that is.
 LATEST = "latest"
+# Where the header of a prompt's text ends, and how a message begins.
+_END = "\n---\n"
+_HEADING = re.compile(r"^## ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,20 @@ class SavedPrompt:
 
 def save_prompt(layout: Layout, name: str, prompt: Prompt, *, message: str = "", at: datetime | None = None) -> int:
     """Keep `prompt` as the next version of `name`. Where the newest version is this very prompt, that is the answer."""
+    return keep_prompt(layout, name, prompt, message=message, at=at)[0]
+
+
+def keep_prompt(
+    layout: Layout, name: str, prompt: Prompt, *, message: str = "", at: datetime | None = None
+) -> tuple[int, bool]:
+    """As `save_prompt`: the version, and whether it is new. Where it is not, the message is not kept."""
     check_name(name)
     with writing(layout.state_url) as session:
         newest = session.scalar(
             select(PromptVersion).filter_by(name=name).order_by(PromptVersion.version.desc()).limit(1)
         )
         if newest is not None and newest.digest == prompt.digest:
-            return newest.version
+            return newest.version, False
         latest = session.scalar(select(func.max(PromptVersion.version)).filter_by(name=name)) or 0
         session.add(
             PromptVersion(
@@ -67,7 +78,7 @@ def save_prompt(layout: Layout, name: str, prompt: Prompt, *, message: str = "",
                 content=prompt.model_dump(mode="json"),
             )
         )
-        return latest + 1
+        return latest + 1, True
 
 
 def prompt_log(layout: Layout, name: str | None = None) -> list[SavedPrompt]:
@@ -204,7 +215,8 @@ def put_tag(
 def rollback_prompt(layout: Layout, name: str, *, to: int | None = None) -> int:
     """Bring back an earlier version (the last but one by default) as the newest, and as the file in `prompts/`.
 
-    Nothing is removed: the version rolled back from stays in the log.
+    Nothing is removed: the version rolled back from stays in the log. A file that says the same is left as it is; another
+    one keeps its style.
 
     Raises:
         PromptError: there is no earlier version.
@@ -215,5 +227,29 @@ def rollback_prompt(layout: Layout, name: str, *, to: int | None = None) -> int:
     if found is None:
         raise PromptError(f"{name} has no version {wanted}", hint=f"See: workbench prompt log {name}")
     version = save_prompt(layout, name, found.prompt, message=f"rollback to version {wanted} by {current_user()}")
-    write_atomic(layout.prompts / f"{name}.md", found.prompt.to_text())
+    path = layout.prompts / f"{name}.md"
+    there = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    if not _says(there, found.prompt):
+        write_atomic(path, in_style(there, found.prompt))
     return version
+
+
+def in_style(file: str, prompt: Prompt) -> str:
+    """The text of a prompt as it would be written in a file: its header if that still fits, its way to write a single
+    message, and variables in one line.
+    """
+    text = prompt.to_text()
+    header, body = text[: text.index(_END) + len(_END)], text[text.index(_END) + len(_END) :]
+    own = file[: file.index(_END) + len(_END)] if file.startswith("---\n") and _END in file else ""
+    flow = "" if prompt.examples else f"---\nvariables: [{', '.join(prompt.variables)}]{_END}"
+    if len(prompt.messages) == 1 and not _HEADING.search(file):
+        body = f"{prompt.messages[0].content}\n"
+    tries = [header_ + body for header_ in (own, flow, header) if header_ or not file.startswith("---")]
+    return next((written for written in tries if _says(written, prompt)), text)
+
+
+def _says(text: str, prompt: Prompt) -> bool:
+    try:
+        return Prompt.from_text(text).digest == prompt.digest
+    except (WorkbenchError, ValueError, TypeError):  # whatever it is, it is not this prompt
+        return False

@@ -1,6 +1,7 @@
 """Push and pull: artifacts to and from an OCI registry, byte for byte, with the signatures and attestations on them.
 
-What the other side has is not moved again, so that a push or pull that broke off goes on. What comes in is held against
+What the other side has is not moved again, so that a push or pull that broke off goes on, in the midst of a large blob
+too where the registry allows it. What comes in is held against
 its digest before it is stored, and an artifact has a name only when all of it is here.
 """
 
@@ -8,20 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from workbench.errors import IntegrityError, NotFoundError, WorkbenchError
-from workbench.files import atomic_file, digest_bytes, digest_file
+from workbench.files import digest_bytes
 from workbench.progress import Progress, progress
 from workbench.registry import build, names
 from workbench.registry.artifact import REQUIRED, Artifact
 from workbench.registry.oci import MANIFEST_TYPE, Descriptor, OciLayout, blobs_of, subject_of
 from workbench.registry.remote_client import Repository
+from workbench.registry.remote_receiver import Receiver
 from workbench.registry.remote_reference import Reference
 from workbench.workspace import Layout
 
@@ -96,14 +97,14 @@ def push(
     blobs = blobs_of(json.loads(manifest) for manifest in manifests.values())
     for blob in blobs.values():
         if blob.digest not in whole:
-            store.read_blob(blob.digest, title=blob.title)
+            store.check_blob(blob.digest, title=blob.title)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(_Bar(f"Pushing {found.name}@{found.version}, kB", show_progress))
         there = stack.enter_context(Repository(reference, insecure=insecure, sleep=sleep, moved=bar.add))
         missing = [blob for blob in blobs.values() if not there.has_blob(blob.digest)]
         bar.total = sum(blob.size for blob in missing)
         for blob in missing:
-            there.upload(blob, store.blob_path(blob.digest))
+            there.upload(blob, store.blob_path(blob.digest), layout.root / ".workbench" / "uploads")
         written = 0
         for digest, data in manifests.items():
             if there.manifest_digest(digest) != digest:
@@ -154,7 +155,7 @@ def pull(
     reference = Reference.parse(source)
     name = name if name is not None else reference.name
     names.check_name(name)
-    store = _Receiver(layout.blobs)
+    store = Receiver(layout.blobs)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(_Bar(f"Pulling {reference.where}, kB", show_progress))
         there = stack.enter_context(Repository(reference, insecure=insecure, sleep=sleep, moved=bar.add))
@@ -168,7 +169,7 @@ def pull(
         missing = [blob for blob in blobs.values() if not store.has(blob.digest)]
         bar.total = sum(blob.size for blob in missing)
         for blob in missing:
-            there.download(blob, lambda pieces, blob=blob: store.receive(blob, pieces, reference))  # type: ignore[misc]
+            store.receive(blob, there)
     for manifest in manifests.values():
         store.add_manifest_bytes(manifest)
     version = _register(layout, store, name, digest, reference, actor)
@@ -181,37 +182,6 @@ def pull(
         len(manifests),
         tuple(found for found in manifests if found != digest),
     )
-
-
-class _Receiver(OciLayout):
-    """A layout that takes in what others made."""
-
-    def has(self, digest: str) -> bool:
-        """Whether the blob is here and whole; it counts as just stored then."""
-        path = self.blob_path(digest)
-        if not path.is_file() or digest_file(path) != digest:
-            return False
-        os.utime(path)
-        return True
-
-    def receive(self, blob: Descriptor, pieces: Iterable[bytes], reference: Reference) -> None:
-        """Store a blob as it comes in; where it is not what its descriptor says, nothing is stored."""
-        import hashlib
-
-        seen, size = hashlib.sha256(), 0
-        self._begin()
-        with atomic_file(self.blob_path(blob.digest)) as file:
-            for piece in pieces:
-                size += len(piece)
-                if size > blob.size:
-                    break
-                seen.update(piece)
-                file.write(piece)
-            if size != blob.size or f"sha256:{seen.hexdigest()}" != blob.digest:
-                raise IntegrityError(
-                    f"{reference.where} serves other bytes than {blob.title or 'the blob'} ({blob.digest})",
-                    hint="The registry is damaged or was tampered with; nothing was registered here.",
-                )
 
 
 class _Bar:

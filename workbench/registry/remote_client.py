@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -18,11 +18,14 @@ from workbench.files import digest_bytes
 from workbench.registry.oci import INDEX_TYPE, MANIFEST_TYPE, Descriptor
 from workbench.registry.remote_http import Connection, Transient
 from workbench.registry.remote_reference import Reference
+from workbench.registry.remote_upload import Upload
 
-# Larger blobs go in pieces, so that memory holds one piece.
+# Larger blobs go in pieces, so that memory holds one piece, and an upload that broke off goes on.
 WHOLE_BLOB = 32 << 20
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# The tag under which a registry without the referrers API has what refers to a manifest (distribution-spec 1.1).
+_LISTS_REFERRERS = re.compile(r"sha256-[0-9a-f]{64}")
 _ACCEPT = (
     MANIFEST_TYPE,
     INDEX_TYPE,
@@ -74,8 +77,15 @@ class Repository:
         """Whether the repository says that it has the blob."""
         return self._http.again(lambda: bool(self._client.blob_exists({"digest": digest}, self._container)))
 
-    def upload(self, blob: Descriptor, path: Path) -> None:
-        """Send a blob from a file. The registry holds it against its digest."""
+    def upload(self, blob: Descriptor, path: Path, kept: Path) -> None:
+        """Send a blob from a file. The registry holds it against its digest.
+
+        Args:
+            kept: a folder that remembers uploads of large blobs which broke off, so that they go on there.
+        """
+        if blob.size > WHOLE_BLOB:
+            Upload(self._http, blob, path, kept, self._moved).send()
+            return
         layer, tries = blob.to_json(), 0
 
         def attempt() -> None:
@@ -96,8 +106,7 @@ class Repository:
 
             self._client.do_request = send
             try:
-                whole = blob.size <= WHOLE_BLOB
-                (self._client.put_upload if whole else self._client.chunked_upload)(str(path), self._container, layer)
+                self._client.put_upload(str(path), self._container, layer)
             except Transient:
                 self._moved(-sent)
                 raise
@@ -111,36 +120,46 @@ class Repository:
 
         self._http.again(attempt)
 
-    def download(self, blob: Descriptor, receive: Callable[[Iterable[bytes]], None]) -> None:
-        """Hand a blob's bytes to `receive`, which holds them against the digest; from the start where they broke off.
+    def download(self, blob: Descriptor, part: Path) -> bool:
+        """Fetch a blob into a file, going on behind what the file has already; whether there was anything in it.
+
+        Nothing is held against the digest. Bytes beyond the blob's size are not read.
 
         Raises:
-            IntegrityError: the registry does not have the blob, or `receive` refuses it.
+            IntegrityError: the registry does not have the blob.
         """
+        began = part.stat().st_size if part.exists() else 0
+        self._moved(began)
 
         def attempt() -> None:
-            got = 0
-
-            def counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
-                nonlocal got
-                for piece in pieces:
-                    got += len(piece)
-                    self._moved(len(piece))
-                    yield piece
-
-            with self._client.get_blob(self._container, blob.digest, stream=True) as response:
-                if response.status_code == 404:
-                    raise IntegrityError(
-                        f"{self.reference.where} lacks {blob.title or 'a blob'} ({blob.digest})",
-                        hint="Push the artifact again from where it is whole; nothing was registered here.",
-                    )
-                try:
-                    receive(counted(self._http.pieces(response)))
-                except Transient:
-                    self._moved(-got)
-                    raise
+            with part.open("ab") as file:
+                have = file.tell()
+                headers = {"Range": f"bytes={have}-"} if have else {}
+                url = f"{self._http.base}/blobs/{blob.digest}"
+                # What is whole, or too long, is asked for beyond its end.
+                answer = self._http.send(url, "GET", headers=headers, stream=True, passing=(404, 416))
+                with answer as response:
+                    if response.status_code == 404:
+                        raise IntegrityError(
+                            f"{self.reference.where} lacks {blob.title or 'a blob'} ({blob.digest})",
+                            hint="Push the artifact again from where it is whole; nothing was registered here.",
+                        )
+                    if response.status_code == 416:
+                        return
+                    if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                        # All of it comes, whatever was asked for.
+                        file.truncate(0)
+                        self._moved(-have)
+                        have = 0
+                    for piece in self._http.pieces(response):
+                        have += len(piece)
+                        self._moved(len(piece))
+                        file.write(piece)
+                        if have > blob.size:
+                            break
 
         self._http.again(attempt)
+        return began > 0
 
     def manifest(self, selector: str) -> bytes | None:
         """A manifest by tag or digest, as the bytes that were stored; None where there is none.
@@ -190,9 +209,12 @@ class Repository:
             )
 
     def tags(self) -> list[str] | None:
-        """Tags of the repository; None where there is no such repository or it does not tell."""
-        found = self._http.again(lambda: self._http.document(f"{self._http.base}/tags/list?n=20"))
-        return None if found is None else [str(tag) for tag in self._json(found[0]).get("tags") or ()]
+        """Some tags of the repository, of those that people put; None where there is no such repository or it does not tell."""
+        found = self._http.again(lambda: self._http.document(f"{self._http.base}/tags/list?n=100"))
+        if found is None:
+            return None
+        tags = [str(tag) for tag in self._json(found[0]).get("tags") or ()]
+        return [tag for tag in tags if not _LISTS_REFERRERS.fullmatch(tag)]
 
     def referrers(self, digest: str) -> list[Descriptor]:
         """Manifests that refer to `digest`, such as signatures: of the referrers API, else of its tag (spec 1.1)."""

@@ -8,6 +8,7 @@ Signatures without a key are in `keyless`.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from workbench.errors import IntegrityError
 from workbench.files import canonical_json
 from workbench.registry.artifact import Artifact
 from workbench.registry.attest import (
+    ATTESTED,
     CYCLONEDX,
     ENVELOPE_TYPE,
     PAYLOAD_TYPE,
     open_envelope,
     provenance_statement,
     statement,
+    subjects_of,
     to_envelope,
 )
 from workbench.registry.keys import PrivateKey, PublicKey
@@ -81,12 +84,10 @@ def sign_artifact(artifact: Artifact, key: PrivateKey) -> Signed:
 def signatures_by(artifact: Artifact, keys: Sequence[PublicKey]) -> list[PublicKey]:
     """Those of the keys that have signed the artifact, each once, by whatever names of files it was read.
 
-    A referrer that is damaged or of another artifact counts nothing.
+    A referrer that is damaged or of another artifact counts nothing, and neither does a key without both attestations:
+    `attestation_faults` says what is wrong with them.
     """
-    found: dict[str, PublicKey] = {}
-    for payload, signature in _signatures(artifact):
-        found |= {key.id: key for key in keys if key.id not in found and key.verify(payload, signature)}
-    return list(found.values())
+    return [key for key in _signers(artifact, keys) if not attestation_faults(artifact, key)]
 
 
 def count_signatures(artifact: Artifact) -> int:
@@ -95,35 +96,43 @@ def count_signatures(artifact: Artifact) -> int:
 
 
 def verify_signature(artifact: Artifact, key: PublicKey) -> None:
-    """Make sure that a key has signed the artifact, whose bytes are verified too.
+    """Make sure that a key has signed the artifact, whose bytes are verified too, and has attested to it.
 
     Raises:
-        IntegrityError: it is damaged, unsigned, or signed by others only.
+        IntegrityError: it is damaged, unsigned, or signed by others only; or an attestation by the key is missing, damaged
+            or of another artifact.
     """
     artifact.verify()
-    if not signatures_by(artifact, [key]):
+    label = f"{artifact.name}@{artifact.version}"
+    hint = f"Sign it with: workbench artifact sign {label} --key FILE"
+    if not _signers(artifact, [key]):
         count = count_signatures(artifact)
-        raise IntegrityError(
-            f"{artifact.name}@{artifact.version} "
-            + (f"has {count} signatures, none of this key" if count else "is not signed"),
-            hint=f"Sign it with: workbench artifact sign {artifact.name}@{artifact.version} --key FILE",
-        )
+        others = f"has {count} signature{'s' * (count > 1)}, none of this key"
+        raise IntegrityError(f"{label} {others if count else 'is not signed'}", hint=hint)
+    if faults := attestation_faults(artifact, key):
+        raise IntegrityError(f"{label} is signed by this key, but {'; '.join(faults)}", hint=hint)
 
 
-def attestations_by(artifact: Artifact, key: PublicKey) -> list[dict[str, Any]]:
-    """The statements about the artifact that a key has signed.
+def attestations_by(artifact: Artifact, key: PublicKey) -> dict[str, dict[str, Any]]:
+    """The statements about the artifact that a key has signed, by their type: its provenance and its bill of materials.
 
     Raises:
-        IntegrityError: one is malformed, or says it is of another artifact.
+        IntegrityError: one is missing, malformed, damaged, by another key only, or of another artifact.
     """
-    statements = []
-    for manifest in referrers(artifact, PAYLOAD_TYPE):
-        for layer in map(Descriptor.from_json, manifest["layers"]):
-            found = open_envelope(artifact.store.read_blob(layer.digest, title="attestation"), key.verify)
-            if found["subject"][0]["digest"]["sha256"] != artifact.digest.removeprefix("sha256:"):
-                raise IntegrityError("an attestation is of another artifact", hint="Sign the artifact again.")
-            statements.append(found)
-    return statements
+    found, faults = _attestations(artifact, key)
+    if faults:
+        raise IntegrityError(
+            f"{artifact.name}@{artifact.version}: {'; '.join(faults)}", hint="Sign the artifact again."
+        )
+    return found
+
+
+def attestation_faults(artifact: Artifact, key: PublicKey) -> list[str]:
+    """What is wrong with the attestations that a key makes beside its signature; empty where both are there and whole.
+
+    What lies there beside these two is left alone: anybody may hang anything on an artifact.
+    """
+    return _attestations(artifact, key)[1]
 
 
 def read_keys(root: Path, names: Sequence[str]) -> list[PublicKey]:
@@ -158,15 +167,51 @@ def referrers(artifact: Artifact, kind: str) -> Iterator[dict[str, Any]]:
             yield manifest
 
 
+def _signers(artifact: Artifact, keys: Sequence[PublicKey]) -> list[PublicKey]:
+    found: dict[str, PublicKey] = {}
+    for payload, signature in _signatures(artifact):
+        found |= {key.id: key for key in keys if key.id not in found and key.verify(payload, signature)}
+    return list(found.values())
+
+
 def _signatures(artifact: Artifact) -> Iterator[tuple[bytes, bytes]]:
     """Payload and signature of each, where the payload is of this artifact and whole."""
-    for manifest in referrers(artifact, SIGNATURE_ARTIFACT):
-        for layer in map(Descriptor.from_json, manifest["layers"]):
-            try:
-                payload = artifact.store.read_blob(layer.digest, title="signature")
-                critical = json.loads(payload)["critical"]
-                signature = base64.b64decode(layer.annotations.get(ANNOTATION, ""), validate=True)
-            except (IntegrityError, ValueError, KeyError, TypeError):
-                continue
-            if critical.get("type") == _KIND and critical["image"].get("docker-manifest-digest") == artifact.digest:
-                yield payload, signature
+    for layer in _layers(artifact, SIGNATURE_ARTIFACT):
+        try:
+            payload = artifact.store.read_blob(layer.digest, title="signature")
+            critical = json.loads(payload)["critical"]
+            signature = base64.b64decode(layer.annotations.get(ANNOTATION, ""), validate=True)
+            sound = (critical["type"], critical["image"]["docker-manifest-digest"]) == (_KIND, artifact.digest)
+        except (IntegrityError, ValueError, KeyError, TypeError):
+            continue
+        if sound:
+            yield payload, signature
+
+
+def _attestations(artifact: Artifact, key: PublicKey) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What a key attests to of the artifact, by type, and why what it should is not among it."""
+    found: dict[str, dict[str, Any]] = {}
+    failed: dict[str, dict[str, None]] = {}
+    for layer in _layers(artifact, PAYLOAD_TYPE):
+        try:
+            document = open_envelope(artifact.store.read_blob(layer.digest, title="an attestation"), key.verify)
+            if artifact.digest not in subjects_of(document):
+                raise IntegrityError("it is of another artifact", hint="Sign the artifact again.")
+            found[str(document.get("predicateType"))] = document
+        except IntegrityError as error:
+            # By what its manifest says it is, which nothing vouches for: only the message depends on it.
+            failed.setdefault(str(layer.annotations.get(PREDICATE)), {})[error.message] = None
+    faults = []
+    for kind, what in ATTESTED.items():
+        if kind not in found:
+            faults.append(f"its {what} {'is missing' if kind not in failed else 'fails: ' + ', '.join(failed[kind])}")
+    return found, faults
+
+
+def _layers(artifact: Artifact, kind: str) -> Iterator[Descriptor]:
+    """The layers of what refers to the artifact; anybody may hang anything on it, and what is malformed is left out."""
+    for manifest in referrers(artifact, kind):
+        layers = manifest.get("layers")
+        for layer in layers if isinstance(layers, list) else ():
+            with contextlib.suppress(IntegrityError):
+                yield Descriptor.from_json(layer)

@@ -19,6 +19,7 @@ from workbench.pipeline.retrieval import VARIABLE
 from workbench.registry.artifact import Artifact
 from workbench.registry.names import NamedVersion
 from workbench.registry.oci import OciLayout
+from workbench.validation import first_fault
 from workbench.workspace import BlobsSettings, Layout, cache_folder, read_settings, use
 
 ABOUT = "bundle.json"
@@ -120,9 +121,9 @@ def open_bundle(folder: Path, work: Path | None = None) -> tuple[Artifact, Layou
         raise NotFoundError(
             f"{folder} is no bundle", hint="Make one with: workbench artifact bundle NAME@ALIAS --out DIR"
         ) from None
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
         raise IntegrityError(
-            f"{path} is malformed: {str(error).splitlines()[0]}", hint="Make the bundle again."
+            f"{path} is malformed: {first_fault(error, 'the file')}", hint="Make the bundle again."
         ) from None
     settings = read_settings(folder / SETTINGS).model_copy(
         update={"blobs": BlobsSettings(path=str((folder / ARTIFACT).resolve()))}

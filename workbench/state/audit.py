@@ -54,11 +54,13 @@ class AuditCheck:
     Attributes:
         count: lines. head: digest of the last, by which the whole is known; keep it elsewhere to notice a cut-off end.
         faults: a sentence for each fault.
+        notes: what could not be looked at, a sentence each.
     """
 
     count: int
     head: str
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -33,9 +33,10 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from workbench.errors import MissingExtraError, WorkspaceError
 from workbench.state.lock import locked
+from workbench.state.read_only import connect, is_read_only
 
 # The newest of migrations/versions, which `upgrade` comes to.
-HEAD = "0003"
+HEAD = "0004"
 BUSY_MILLISECONDS = 30_000
 # Held by a writing transaction on PostgreSQL: any number that nobody else uses.
 _WRITERS = 0x776F726B62656E63
@@ -95,6 +96,17 @@ class Audit(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
     previous: Mapped[str]
     digest: Mapped[str]
+
+
+class AuditEnd(Base):
+    """How many lines were ever added to the audit, and the digest of the last one: one row, which the database itself
+    keeps as lines are added, so that lines that are gone from the end are missed.
+    """
+
+    __tablename__ = "audit_end"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    count: Mapped[int]
+    head: Mapped[str]
 
 
 class Approval(Base):
@@ -157,32 +169,45 @@ def timestamp(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def open_state(url: str) -> Engine:
+def open_state(url: str, *, read: bool = False) -> Engine:
     """The database at an SQLAlchemy URL, made or brought up to date where that is needed; one engine a process and URL.
 
+    Args:
+        read: it is only to be read, which may be in a folder that cannot be written.
+
     Raises:
-        WorkspaceError: not a URL of SQLite or PostgreSQL, not a database, or written by a newer workbench.
+        WorkspaceError: not a URL of SQLite or PostgreSQL, not a database, or written by a newer workbench; or its folder
+            cannot be written, and it is to be, or has to be brought up to date.
         MissingExtraError: the driver for PostgreSQL is not installed.
     """
     path = database_path(url)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    key = (url, os.getpid())
+    fixed = path is not None and is_read_only(path)
+    if fixed and not read:
+        raise _not_writable(url)
+    if path is not None and not fixed:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            raise _not_writable(url) from None
+    key = (url, os.getpid(), fixed)
     engine = _engines.get(key)
     if engine is None:
-        engine = _engines[key] = _make_engine(url, path)
+        engine = _engines[key] = _make_engine(url, path, fixed)
     there = _identity(path)
     if there is None or _looked_at.get(key) != there:
         with _readable_errors(url):
-            _upgrade(engine, path)
+            if fixed:
+                _check_revision(engine, url)
+            else:
+                _upgrade(engine, path)
         _looked_at[key] = _identity(path)
     return engine
 
 
 # By process too: connections must not be shared with a child.
-_engines: dict[tuple[str, int], Engine] = {}
+_engines: dict[tuple[str, int, bool], Engine] = {}
 # Which file was found up to date under a URL; another one in its place is looked at again.
-_looked_at: dict[tuple[str, int], tuple[int, int] | None] = {}
+_looked_at: dict[tuple[str, int, bool], tuple[int, int] | None] = {}
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
@@ -196,7 +221,7 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _make_engine(url: str, path: Path | None) -> Engine:
+def _make_engine(url: str, path: Path | None, fixed: bool) -> Engine:
     if not is_sqlite(url):
         try:
             return create_engine(url, pool_pre_ping=True)
@@ -208,7 +233,10 @@ def _make_engine(url: str, path: Path | None) -> Engine:
     # Closed after each session, a file's last connection leaves nothing beside the file, which may then be copied.
     # The database in memory is empty, and read by any thread.
     memory = {} if path else {"check_same_thread": False}
-    engine = create_engine(url, poolclass=NullPool if path else StaticPool, connect_args=memory)
+    if path is not None and fixed:
+        engine = create_engine("sqlite://", poolclass=NullPool, creator=functools.partial(connect, path))
+    else:
+        engine = create_engine(url, poolclass=NullPool if path else StaticPool, connect_args=memory)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
@@ -248,7 +276,10 @@ def database_path(url: str) -> Path | None:
 
 @contextlib.contextmanager
 def reading(url: str) -> Iterator[Session]:
-    """A session that only reads. Where nothing was ever written it sees empty tables, and makes no file."""
+    """A session that only reads, all of it as of one moment.
+
+    Where nothing was ever written it sees empty tables, and makes no file.
+    """
     path = database_path(url)
     yield from _session("sqlite://" if path is not None and not path.exists() else url, immediate=False)
 
@@ -264,8 +295,12 @@ def writing(url: str) -> Iterator[Session]:
 
 
 def _session(url: str, *, immediate: bool) -> Iterator[Session]:
-    engine = open_state(url)
-    with _readable_errors(url), Session(engine.execution_options(immediate=immediate)) as session, session.begin():
+    options: dict[str, Any] = {"immediate": immediate}
+    if not immediate and not is_sqlite(url):
+        # Else each query would see what others have committed since the one before; SQLite never does so.
+        options["isolation_level"] = "REPEATABLE READ"
+    engine = open_state(url, read=not immediate).execution_options(**options)
+    with _readable_errors(url), Session(engine) as session, session.begin():
         # Opening the transaction here makes every later read of a writer happen under the lock.
         connection = session.connection()
         if immediate and connection.dialect.name == "postgresql":
@@ -307,6 +342,25 @@ def _upgrade(engine: Engine, path: Path | None) -> None:
             migrate(connection)
 
 
+def _check_revision(engine: Engine, url: str) -> None:
+    """Raises:
+    WorkspaceError: another workbench wrote the database, which cannot be brought up to date where it is.
+    """
+    found = _revision(engine)
+    if found != HEAD:
+        raise WorkspaceError(
+            f"the state database {shown(url)} has format {found}, and this workbench reads {HEAD}",
+            hint="Its folder cannot be written: copy the workspace to where it can be, or use the workbench that made it.",
+        )
+
+
+def _not_writable(url: str) -> WorkspaceError:
+    return WorkspaceError(
+        f"the state database {shown(url)} cannot be written, as its folder cannot",
+        hint="Get the right to write there, or copy the workspace. What only reads, such as `artifact ls`, works.",
+    )
+
+
 def _revision(engine: Engine) -> str | None:
     """Where the schema stands, by Alembic's own table; None in a database that has none."""
     with engine.connect() as connection:
@@ -324,6 +378,17 @@ def _readable_errors(url: str) -> Iterator[None]:
         if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
             raise
         raise WorkspaceError(
-            f"the state database {database_path(url) or make_url(url).render_as_string()}: {str(error.orig).strip()}",
+            f"the state database {shown(url)}: {_reason(error.orig)}",
             hint="Check that it is a database, can be reached and written, and that the disk is not full.",
         ) from None
+
+
+def shown(url: str) -> str:
+    """The database at an SQLAlchemy URL for people to read: its file, else the URL without its password."""
+    return str(database_path(url) or make_url(url).render_as_string())
+
+
+def _reason(error: BaseException | None) -> str:
+    """What a driver says in its first line; those below ask questions, or say the same of further addresses."""
+    told = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(told[0].split()).rstrip(".?:")

@@ -112,17 +112,21 @@ def cost_quality(run: Run, comparison: Comparison, *, cost: str = "latency_s", w
         "cost_usd": "median dollars a call",
     }
     base = alt.Chart(alt.Data(values=list(points.values())))
-    scale = alt.Scale(zero=False, padding=30)
-    x = alt.X("cost:Q", title=titles.get(cost, cost), scale=scale)
-    colour = alt.Color("variant:N", legend=None, scale=alt.Scale(range=list(VARIANT_COLOURS)), sort=list(points))
+    # From zero on, or two that take the same look as far apart as two that do not.
+    axis = alt.Axis(format="~g", tickCount=4)
+    x = alt.X("cost:Q", title=titles.get(cost, cost), scale=alt.Scale(zero=True), axis=axis)
+    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolFillColor=INK)
+    colour = alt.Color("variant:N", legend=legend, scale=alt.Scale(range=list(VARIANT_COLOURS)), sort=list(points))
+    shape = alt.Shape("variant:N", legend=legend, sort=list(points))
     tips = ["variant:N", alt.Tooltip("cost:Q", format=".3~f"), alt.Tooltip("mean:Q", format=".1%")]
     y_title = f"{comparison.primary}, mean"
     bars = base.mark_rule(strokeWidth=3).encode(
         x=x, y=alt.Y("low:Q", title=y_title, axis=alt.Axis(format=".0%")), y2="high:Q", color=colour, tooltip=tips
     )
-    dots = base.mark_point(filled=True, size=130, opacity=1).encode(x=x, y="mean:Q", color=colour, tooltip=tips)
-    names = base.mark_text(align="left", dx=10, fontSize=12).encode(x=x, y="mean:Q", text="variant:N")
-    chart = alt.layer(bars, dots, names).properties(width=width, height=220)
+    dots = base.mark_point(filled=True, size=130, opacity=1).encode(
+        x=x, y="mean:Q", color=colour, shape=shape, tooltip=tips
+    )
+    chart = alt.layer(bars, dots).properties(width=width, height=220)
     return finished(chart, f"What a call takes, and how good it is ({comparison.primary})")
 
 

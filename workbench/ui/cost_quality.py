@@ -66,12 +66,12 @@ class Store:
     """What there is to choose from.
 
     Args:
-        today: as of which a month goes on; that of UTC.
+        now: as of which a month goes on, in UTC.
     """
 
-    def __init__(self, layout: Layout, *, today: date | None = None) -> None:
+    def __init__(self, layout: Layout, *, now: datetime | None = None) -> None:
         self.layout = layout
-        self.today = today or datetime.now(UTC).date()
+        self.now = now or datetime.now(UTC)
         self.facets = facets(layout)
         self.scorers = quality_scorers(layout)
         self.calls = int(self.facets["n"].sum())
@@ -141,18 +141,18 @@ class Store:
         since = last - timedelta(days=days - 1) if days else first
         filters = Filters(since, last, picked, scorer or "")
         models = list(self.options()["model"][1])
-        return Board(Questions(self.layout, filters), charts.model_colours(models), self.today)
+        return Board(Questions(self.layout, filters), charts.model_colours(models), self.now)
 
 
 class Board:
     """Numbers and pictures of the calls that the filters leave.
 
     Args:
-        today: the day that is not over yet.
+        now: in UTC; its day is not over yet.
     """
 
-    def __init__(self, questions: Questions, colours: Mapping[str, str], today: date) -> None:
-        self.questions, self.filters, self.today = questions, questions.filters, today
+    def __init__(self, questions: Questions, colours: Mapping[str, str], now: datetime) -> None:
+        self.questions, self.filters, self.now = questions, questions.filters, now
         rows = self._days["model"].unique().to_list()
         self.colours = {name: colour for name, colour in colours.items() if name in rows}
 
@@ -161,7 +161,7 @@ class Board:
         return self.questions.by_day()
 
     @cached_property
-    def _now(self) -> pl.DataFrame:
+    def _in_period(self) -> pl.DataFrame:
         return self._days.filter(pl.col("day") >= self.filters.since)
 
     @cached_property
@@ -174,9 +174,14 @@ class Board:
         return self._quality.filter(pl.col("now"))
 
     @property
+    def made_up(self) -> bool:
+        """Whether any call of the period is synthetic, so that every picture of it says so."""
+        return bool(self._in_period["made_up"].sum() > 0)
+
+    @property
     def priced(self) -> bool:
         """Whether any call of the period cost money; those of local models do not."""
-        return bool(self._now["cost"].sum() > 0)
+        return bool(self._in_period["cost"].sum() > 0)
 
     def headline(self) -> Html:
         """Spending, calls, quality, p95 and errors, each with its change against the period before."""
@@ -190,14 +195,14 @@ class Board:
         return [self.cost_by_day(), self.pareto(), self.latency(), self.quality()]
 
     def cost_by_day(self) -> Any:
-        rows = self._now.group_by("day", "model").agg(pl.col("n", "cost").sum()).sort("day", "model")
-        return charts.by_day(_dated(rows), self.colours, priced=self.priced)
+        rows = self._in_period.group_by("day", "model").agg(pl.col("n", "cost").sum()).sort("day", "model")
+        return charts.by_day(_dated(rows), self.colours, priced=self.priced, made_up=self.made_up)
 
     def pareto(self) -> Any:
         """Each model with each prompt. Where no call cost money, the median seconds stand in for the cost."""
         points = self.pareto_rows().to_dicts()
         what = "dollars for 1,000 answered calls" if self.priced else "median seconds a call (none cost money)"
-        return charts.pareto_plot(points, self.colours, x=what)
+        return charts.pareto_plot(points, self.colours, x=what, made_up=self.made_up)
 
     def pareto_rows(self) -> pl.DataFrame:
         """The points: `model`, `prompt`, `x`, `quality`, `low`, `high`, `n`, and whether they are on the `front`."""
@@ -218,7 +223,7 @@ class Board:
     def latency(self) -> Any:
         rows = self.questions.latency().filter(pl.col("day").is_not_null() & pl.col("now"))
         long = rows.unpivot(["p50", "p95"], index=["day", "n"], variable_name="measure", value_name="seconds")
-        return charts.latency(_dated(long))
+        return charts.latency(_dated(long), made_up=self.made_up)
 
     def quality(self) -> Any:
         rows = []
@@ -227,7 +232,7 @@ class Board:
             share = mine.share()
             rows.append({"model": model, "value": share.value, "low": share.low, "high": share.high, "n": mine.units})
         rows.sort(key=lambda row: (-float(str(row["value"])), str(row["model"])))
-        return charts.quality(rows, self.colours, self.filters.scorer)
+        return charts.quality(rows, self.colours, self.filters.scorer, made_up=self.made_up)
 
     def table(self, name: str) -> pl.DataFrame:
         """Cost, latency and quality by one of `divisions`."""
@@ -258,6 +263,13 @@ class Board:
         """The latest calls behind what was clicked."""
         return self.questions.calls(**vars(picked), errors=errors)
 
+    def count(self, picked: Picked, *, errors: bool = False) -> int:
+        """How many calls are behind what was clicked."""
+        rows = self._in_period
+        for name, value in vars(picked).items():
+            rows = rows.filter(pl.col(name).cast(pl.String) == value) if value else rows
+        return int(rows["errors" if errors else "n"].sum())
+
     @property
     def divisions(self) -> tuple[str, ...]:
         """What the calls can be divided by."""
@@ -265,7 +277,7 @@ class Board:
 
     def days_with_calls(self) -> list[str]:
         """The days of the period, the latest first."""
-        return [str(day) for day in self._now["day"].unique().sort(descending=True)]
+        return [str(day) for day in self._in_period["day"].unique().sort(descending=True)]
 
 
 def _dated(rows: pl.DataFrame) -> list[dict[str, Any]]:

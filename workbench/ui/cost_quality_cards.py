@@ -9,7 +9,7 @@ import polars as pl
 
 from workbench.analytics.whatif import Sums
 from workbench.html import escape
-from workbench.ui.lab import Html
+from workbench.ui.lab import Html, counted
 from workbench.ui.queries import Filters, sums
 
 
@@ -55,7 +55,7 @@ def headline(
             "Errors",
             f"{_share(now)[0]:.2%}",
             _points(*_share(now), *_share(before), better=-1, digits=2),
-            f"{int(now['errors'].sum()):,} calls",
+            counted(int(now["errors"].sum()), "call"),
         ),
     ]
     dates = f"{filters.since:%d %b %Y} to {filters.until:%d %b %Y} (UTC)"

@@ -27,11 +27,19 @@ def model_colours(models: Sequence[str]) -> dict[str, str]:
 
 
 @shared
-def by_day(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, priced: bool, width: int = 400) -> Any:
+def by_day(
+    rows: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+    *,
+    priced: bool,
+    made_up: bool = False,
+    width: int = 400,
+) -> Any:
     """Dollars of a day, stacked by model; calls where none cost money.
 
     Args:
         rows: with `date` and `day` (its text), `model`, `cost`, `n`.
+        made_up: some of the calls are, as of each of these charts.
     """
     if not rows:
         return Nothing("There are no calls in these days.")
@@ -50,11 +58,18 @@ def by_day(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, pri
         )
     )
     title = "Cost by day and model" if priced else "Calls by day and model (none cost money)"
-    return _picking(alt, chart, ["day", "model"], width, title)
+    return _picking(alt, chart, ["day", "model"], width, marked(title, made_up))
 
 
 @shared
-def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, x: str, width: int = 400) -> Any:
+def pareto_plot(
+    rows: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+    *,
+    x: str,
+    made_up: bool = False,
+    width: int = 400,
+) -> Any:
     """Quality against cost of each model with each prompt, with intervals; the front joined and named.
 
     Args:
@@ -116,7 +131,7 @@ def pareto_plot(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *
     dots = dots.add_params(picked)
     return finished(
         alt.layer(line, bars, dots, names).properties(width=width, height=_PARETO_HEIGHT),
-        "Cost and quality: the front is joined",
+        marked("Cost and quality: the front is joined", made_up),
     )
 
 
@@ -147,7 +162,7 @@ def _apart(rows: Sequence[Mapping[str, Any]], room: Sequence[float], log: bool, 
 
 
 @shared
-def latency(rows: Sequence[Mapping[str, Any]], *, width: int = 400) -> Any:
+def latency(rows: Sequence[Mapping[str, Any]], *, made_up: bool = False, width: int = 400) -> Any:
     """p50 and p95 of the seconds of a call, by day.
 
     Args:
@@ -175,11 +190,19 @@ def latency(rows: Sequence[Mapping[str, Any]], *, width: int = 400) -> Any:
     chart = alt.layer(
         base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=36, cursor="pointer").add_params(picked)
     )
-    return finished(chart.properties(width=width, height=220), "Latency by day: median and 95th percentile")
+    title = marked("Latency by day: p50 and p95", made_up)
+    return finished(chart.properties(width=width, height=220), title)
 
 
 @shared
-def quality(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], scorer: str, *, width: int = 400) -> Any:
+def quality(
+    rows: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+    scorer: str,
+    *,
+    made_up: bool = False,
+    width: int = 400,
+) -> Any:
     """Mean score by model with 95% intervals, the best first.
 
     Args:
@@ -209,7 +232,13 @@ def quality(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], score
         .encode(y=up, x="value:Q", color=_colour(alt, colours, legend=False), tooltip=tips)
         .add_params(picked)
     )
-    return finished(alt.layer(rules, dots).properties(width=width, height=alt.Step(44)), "Quality by model")
+    chart = alt.layer(rules, dots).properties(width=width, height=alt.Step(44))
+    return finished(chart, marked("Quality by model", made_up))
+
+
+def marked(title: str, made_up: bool) -> str:
+    """The title of a picture, which says so where made-up calls are in it."""
+    return f"{title}, with made-up calls" if made_up else title
 
 
 def day_axis(alt: Any) -> Any:

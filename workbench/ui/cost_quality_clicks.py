@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.analytics.export import flat
 from workbench.ui.charts import Nothing
 from workbench.ui.cost_quality_charts import PICK
+from workbench.ui.lab import Html
+from workbench.ui.queries import LATEST_CALLS
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from workbench.ui.cost_quality import Board
 
 
 def clickable(chart: Any) -> Any:
@@ -22,11 +27,38 @@ def clickable(chart: Any) -> Any:
     return marimo.ui.altair_chart(chart, chart_selection=False, legend_selection=False)
 
 
-def rows_table(rows: pl.DataFrame) -> Any:
-    """A table to page through, to search and to download as CSV."""
+def rows_table(rows: pl.DataFrame, name: str = "rows") -> Any:
+    """A table to page through, to search and to download as `name`.csv."""
     import marimo
 
-    return marimo.ui.table(rows, selection=None, page_size=10, show_column_summaries=False, show_data_types=False)
+    shown: dict[str, Any] = {
+        "selection": None,
+        "page_size": 10,
+        "show_column_summaries": False,
+        "show_data_types": False,
+    }
+    # Marimo's own download writes a text such as =HYPERLINK(…) for the reader's spreadsheet to run.
+    table = marimo.ui.table(rows, show_download=False, **shown)
+    download = marimo.download(lambda: as_csv(rows), filename=f"{name}.csv", label="Download CSV")
+    return marimo.vstack([table, marimo.hstack([download], justify="start")])
+
+
+def as_csv(rows: pl.DataFrame) -> bytes:
+    """The rows as CSV, texts that a spreadsheet would take for a formula after an apostrophe."""
+    import polars as pl
+
+    text = pl.col(pl.String)
+    safe = pl.when(text.str.contains(r"^[=+\-@\t\r]")).then(pl.lit("'") + text).otherwise(text).name.keep()
+    return flat(rows).with_columns(safe).write_csv().encode()
+
+
+def extent(board: Board, picked: Picked, *, errors: bool = False) -> Html:
+    """How many calls are behind what was clicked, where the table of them holds the latest only; empty otherwise."""
+    total = board.count(picked, errors=errors)
+    if total <= LATEST_CALLS:
+        return Html("")
+    said = f"The latest {LATEST_CALLS} of {total:,} calls; the search and the download of the table reach only these."
+    return Html(f"<p style='margin:0;font-size:.9em'>{said} Filter above, or choose a day, to see others.</p>")
 
 
 @dataclass(frozen=True)

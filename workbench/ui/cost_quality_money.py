@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
 from workbench.ui.charts import INK, VARIANT_COLOURS, finished
-from workbench.ui.cost_quality_charts import day_axis
+from workbench.ui.cost_quality_charts import day_axis, marked
 from workbench.ui.shared import shared
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ def burn_down(
     ahead: Sequence[tuple[date, Estimate]],
     budget: float,
     *,
+    made_up: bool = False,
     width: int = 480,
 ) -> Any:
     """What was spent of a month so far, where it goes, and the budget.
 
     Args:
-        spent, ahead: dollars at the end of each day, from the first of the month.
+        spent, ahead: dollars at the end of each day, from the first of the month; today may be in both.
     """
     alt = require("altair", extra="charts")
     so_far = [{"date": str(day), "day": str(day), "value": value, "kind": "spent"} for day, value in spent]
@@ -58,11 +59,11 @@ def burn_down(
                 x=alt.value(4), y="value:Q", text="said:N"
             )
         )
-    return finished(alt.layer(*layers).properties(width=width, height=240), "The month's spending")
+    return finished(alt.layer(*layers).properties(width=width, height=240), marked("The month's spending", made_up))
 
 
 @shared
-def what_if_plot(mixes: Sequence[Mix], chosen: Mix, *, width: int = 320) -> Any:
+def what_if_plot(mixes: Sequence[Mix], chosen: Mix, *, made_up: bool = False, width: int = 320) -> Any:
     """Quality, and dollars for a thousand calls, by the first model's share, with intervals; today and the choice marked."""
     alt = require("altair", extra="charts")
     parts = []
@@ -109,7 +110,7 @@ def what_if_plot(mixes: Sequence[Mix], chosen: Mix, *, width: int = 320) -> Any:
         )
         line = base.mark_line(color=VARIANT_COLOURS[0]).encode(x=x, y=y, tooltip=tips)
         parts.append(alt.layer(band, line, dots).properties(width=width, height=200))
-    return finished(alt.hconcat(*parts, spacing=30), "", said="Quality and cost by share")
+    return finished(alt.hconcat(*parts, spacing=30), marked("Quality and cost by share", made_up))
 
 
 def _at(mixes: Sequence[Mix], name: str, share: float) -> float:

@@ -7,6 +7,8 @@ from datetime import timedelta
 from itertools import accumulate
 from typing import Any
 
+import polars as pl
+
 from workbench.analytics.spending import project_spending
 from workbench.analytics.whatif import Estimate, Mix, Side, mix
 from workbench.html import callout
@@ -31,35 +33,39 @@ def budget(board: Board, dollars: float) -> tuple[Html, Any]:
     spent = dict(zip(found["day"].to_list(), found["cost"].to_list(), strict=True))
     if not any(spent.values()):
         return Html(callout("No call cost money: there is no spending to project.", "info")), Html("")
-    # The last day may not be over; what is missing of it is part of what comes.
-    start = min(last + timedelta(days=1), board.today) if board.today <= end else end + timedelta(days=1)
-    done = [first + timedelta(days=n) for n in range((start - first).days)]
+    today, midnight = board.now.date(), board.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    # What was spent today is spent; what is left of the day is part of what comes.
+    start, left = last + timedelta(days=1), 1.0
+    if last == today:
+        start, left = today, 1 - (board.now - midnight) / timedelta(days=1)
+    over = today > end
+    done = [first + timedelta(days=n) for n in range(((end if over else last) - first).days + 1)]
     total = list(accumulate(spent.get(day, 0.0) for day in done))
-    so_far = total[-1] if total else 0.0
-    ahead = project_spending(spent, start, end, level=_LEVEL) if start <= end else []
+    so_far = total[-1]
+    ahead = [] if over or start > end else project_spending(spent, start, end, left=left, level=_LEVEL)
     series = [(day, Estimate(so_far + one.value, so_far + one.low, so_far + one.high)) for day, one in (ahead or [])]
     said = _budget_sentence(f"{first:%B}", so_far, series[-1][1] if series else None, ahead is None, dollars)
-    return Html(said), burn_down(list(zip(done, total, strict=True)), series, dollars)
+    made_up = bool(found.filter(pl.col("day") >= first)["made_up"].sum())
+    return Html(said), burn_down(list(zip(done, total, strict=True)), series, dollars, made_up=made_up)
 
 
 def _budget_sentence(month: str, so_far: float, end: Estimate | None, unknown: bool, dollars: float) -> str:
     said = f"${so_far:,.2f} spent in {month} so far."
+    exceeded = 0 < dollars < so_far
+    told = f" The budget of ${dollars:,.2f} is exceeded already." if exceeded else ""
     if unknown:
-        return callout(f"{said} Three whole days are needed to project the rest.", "info")
+        return callout(f"{said}{told} Three whole days are needed to project the rest.", "bad" if exceeded else "info")
     if end is None:
-        within = (
-            "" if not dollars else " That is within the budget." if so_far <= dollars else " That is over the budget."
-        )
-        return callout(
-            f"${so_far:,.2f} spent in {month}, which is over.{within}",
-            "info" if so_far <= dollars or not dollars else "bad",
-        )
+        within = "" if not dollars else " That is over the budget." if exceeded else " That is within the budget."
+        return callout(f"${so_far:,.2f} spent in {month}, which is over.{within}", "bad" if exceeded else "info")
     said += (
         f" By its end ${end.value:,.2f} is likely, and nine times in ten ${end.low:,.2f} to ${end.high:,.2f}, "
         "if days go on as in the last four weeks."
     )
     if not dollars:
         return callout(said, "info")
+    if exceeded:
+        return callout(said + told, "bad")
     if end.low > dollars:
         return callout(f"{said} The budget of ${dollars:,.2f} will be exceeded.", "bad")
     if end.high > dollars:
@@ -99,7 +105,7 @@ def what_if(board: Board, first: str | None, second: str | None, share: float) -
     pairs = board.questions.pairs(first, second)
     found = mix(share, sides[0], sides[1], pairs)
     line = [mix(step / _STEPS, sides[0], sides[1], pairs) for step in range(_STEPS + 1)]
-    return Html(_mix_sentence(found, first, second, sides)), what_if_plot(line, found)
+    return Html(_mix_sentence(found, first, second, sides)), what_if_plot(line, found, made_up=board.made_up)
 
 
 def _mix_sentence(found: Mix, first: str, second: str, sides: list[Side]) -> str:

@@ -91,11 +91,6 @@ def find_runs(layout: Layout, *, now: float | None = None) -> Runs:
     rows = results.sql(layout, _QUERY, tenants=None)
     events = open_events(layout)
     problems = {_named(layout, path): what for path, what in events.problems.items()}
-    there = [folder.name for folder in layout.runs.iterdir()] if layout.runs.is_dir() else []
-    known = set(rows["run_id"])
-    for name in sorted(there):
-        if name not in known and (layout.runs / name / "run.json").is_file():
-            problems[name] = "cannot be read: its run.json is malformed. Restore it from a backup."
     moment = time.time() if now is None else now
     states = [_state(layout, row, problems, moment) for row in rows.iter_rows(named=True)]
     took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
@@ -285,7 +280,7 @@ RUN_TABLE = TABLE | {"hidden_columns": ["run"], "style_cell": mark}
 
 def nothing_yet() -> Html:
     """What to do where there is no run; a script prints it."""
-    said = "There is no run yet. Make one: workbench demo, or workbench demo --history for weeks of them."
+    said = "There is no run yet. Make one: workbench demo, or notebooks/prompt_ab.py."
     print(said) if runs_as_script() else None
     return Html(callout(said, "info"))
 

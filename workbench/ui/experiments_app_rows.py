@@ -36,4 +36,5 @@ def hidden_note(comparison: Comparison, variant: str) -> str:
     """How many rows that the variant and the baseline answer differently are not shown; empty where all are."""
     shown = with_visible_rows(comparison).disagreements(variant)
     hidden = len(comparison.disagreements(variant)) - len(shown)
-    return f"{hidden} further rows are of other tenants; their texts are not shown to you." if hidden else ""
+    what = "further row is" if hidden == 1 else "further rows are"
+    return f"{hidden} {what} of other tenants; the texts are not shown to you." if hidden else ""

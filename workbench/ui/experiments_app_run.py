@@ -11,7 +11,7 @@ from workbench.html import callout, escape, table
 from workbench.registry import names
 from workbench.ui.experiments_app import compared
 from workbench.ui.experiments_app_rows import hidden_note, with_visible_rows
-from workbench.ui.lab import Html, disagreements
+from workbench.ui.lab import Html, counted, disagreements
 
 if TYPE_CHECKING:
     from workbench.experiments.across import AcrossRuns
@@ -25,8 +25,12 @@ def heading(run: Run) -> Html:
     manifest = run.manifest
     state = "" if run.complete else f" · {len(run.calls())} of {run.expected} calls so far"
     part = f", split {manifest.split}" if manifest.split else ""
-    line = f"{manifest.rows} rows of {manifest.dataset}{part} · {manifest.started_at[:16].replace('T', ' ')} UTC{state}"
-    note = callout(f"{run.failed} calls failed; run the experiment again to retry them.", "warn") if run.failed else ""
+    line = f"{counted(manifest.rows, 'row')} of {manifest.dataset}{part} · {manifest.started_at[:16].replace('T', ' ')} UTC{state}"
+    note = (
+        callout(f"{counted(run.failed, 'call')} failed; run the experiment again to retry.", "warn")
+        if run.failed
+        else ""
+    )
     return Html(
         f"<h2 style='margin:.2em 0;font-size:1.5em;font-weight:600'>{escape(manifest.experiment)}</h2>"
         f"<p style='opacity:.75;margin:.2em 0'>{escape(line)} · <code>{escape(run.id)}</code></p>{note}"

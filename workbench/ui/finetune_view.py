@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import require
 from workbench.html import callout
 from workbench.ui.charts import VARIANT_COLOURS, Nothing, finished
-from workbench.ui.lab import Html
+from workbench.ui.lab import Html, counted
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -166,7 +166,7 @@ def time_chart(plan: FinetunePlan, *, width: int | str = 190) -> Any:
     alt = require("altair", extra="charts")
     steps, looks = plan.pilot.train_s, plan.pilot.evaluation_s
     unit, seconds = ("minutes", 60) if steps + looks >= _SHOWN_IN_SECONDS else ("seconds", 1)
-    spent = {_count(plan.steps, "step"): steps, _count(plan.evaluations, "look") + " at dev": looks}
+    spent = {counted(plan.steps, "step"): steps, counted(plan.evaluations, "look") + " at dev": looks}
     rows = [{"what": what, "time": found / seconds} for what, found in spent.items()]
     chart = (
         alt.Chart(alt.Data(values=rows))
@@ -180,10 +180,6 @@ def time_chart(plan: FinetunePlan, *, width: int | str = 190) -> Any:
     )
     total = (steps + looks) / seconds
     return finished(chart, f"Time: {total:.0f} {unit}, {plan.pilot.tokens_per_s:.0f} tokens/s here")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def plan_charts(plan: FinetunePlan) -> list[Any]:

@@ -17,7 +17,7 @@ from workbench.html import callout, escape, table
 from workbench.state.db import Audit, reading
 from workbench.ui.charts import Nothing, finished
 from workbench.ui.experiments_app import Runs, age, find_runs
-from workbench.ui.lab import Html
+from workbench.ui.lab import Html, counted
 from workbench.ui.registry_app import versions
 
 if TYPE_CHECKING:
@@ -66,20 +66,6 @@ def _card(app: App) -> str:
     return f"<div style='{_CARD}'>{title}{text}{command}</div>"
 
 
-def who() -> Html:
-    """Who acts, with which roles and for which tenants; a button to sign out where one signed in."""
-    viewer = access.current()
-    roles = ", ".join(sorted(viewer.roles)) or "no role"
-    tenants = "" if viewer.tenants is None else f" · tenants: {', '.join(viewer.tenants) or 'none'}"
-    text = f"<span><b>{escape(viewer.name)}</b> <span style='opacity:.8'>{escape(roles + tenants)}</span></span>"
-    style = (
-        "font:inherit;color:inherit;background:transparent;border:1px solid rgba(128,128,128,.8);border-radius:6px;"
-        "padding:.25em .8em;cursor:pointer"
-    )
-    button = f"<form method='post' action='/signout' style='margin:0'><button style='{style}'>Sign out</button></form>"
-    return Html(f"<div style='display:flex;gap:1em;align-items:center'>{text}{button if access.served() else ''}</div>")
-
-
 @dataclass(frozen=True)
 class State:
     """What there is in a workspace.
@@ -105,13 +91,13 @@ class State:
             said += f" · {made_up:,} made up"
         return [
             ("Runs", f"{len(self.runs.ids):,}", f"newest: {newest}" + (" ago" if newest[0].isdigit() else "")),
-            ("Artifact versions", f"{len(self.versions):,}", f"{aliases} aliases"),
+            ("Artifact versions", f"{len(self.versions):,}", counted(aliases, "alias", "aliases")),
             (
                 f"Calls in {DAYS} days" + ("" if access.current().tenants is None else ", of your tenants"),
                 f"{self.calls['calls'].sum():,}",
                 said,
             ),
-            ("Problems", f"{len(self.runs.problems):,}", f"{len(self.refusals)} refusals lately"),
+            ("Problems", f"{len(self.runs.problems):,}", f"{counted(len(self.refusals), 'refusal')} lately"),
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import UsageError, WorkbenchError
@@ -65,7 +65,11 @@ def from_arguments(defaults: Value, arguments: Mapping[str, Any]) -> Value:
 
     Raises:
         UsageError: an argument that is not known, or that is no number, or neither true nor false, where one is needed.
+        SystemExit: a script was asked for `--help`, and printed what there is.
     """
+    if runs_as_script() and arguments.keys() & {"help", "h"}:
+        print(_help(vars(defaults)))
+        raise SystemExit(0)
     arguments = {name.replace("-", "_"): value for name, value in arguments.items()}
     known = {name: type(value) for name, value in vars(defaults).items()}
     if unknown := sorted(set(arguments) - set(known)):
@@ -78,6 +82,29 @@ def from_arguments(defaults: Value, arguments: Mapping[str, Any]) -> Value:
     except ValueError as error:
         raise UsageError(f"an argument does not fit: {error}", hint="Give a whole number, or true or false.") from None
     return replace(defaults, **given)  # type: ignore[type-var]
+
+
+def wanted(name: str) -> str:
+    """What the address of an app (`?run=…`), or the argument of a script (`--run …`), says of `name`; empty for nothing.
+
+    Raises:
+        UsageError, SystemExit: as `from_arguments`.
+    """
+    import marimo
+
+    if runs_as_script():
+        nothing = make_dataclass("Arguments", [(name, str)], frozen=True)("")
+        return str(vars(from_arguments(nothing, marimo.cli_args().to_dict()))[name])
+    return str(marimo.query_params().get(name) or marimo.cli_args().get(name) or "")
+
+
+def _help(defaults: Mapping[str, Any]) -> str:
+    kinds = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false"}
+    words = {f"--{name.replace('_', '-')} {kinds[type(value)]}": value for name, value in defaults.items()}
+    width = max(map(len, words))
+    shown = {word: str(value).lower() if isinstance(value, bool) else value for word, value in words.items()}
+    lines = [f"  {word:{width}}  {value if value != '' else '(nothing)'}" for word, value in shown.items()]
+    return "\n".join(["Arguments, and what holds without them:", *lines])
 
 
 def _converted(value: Any, kind: type[Any]) -> Any:
@@ -195,9 +222,14 @@ def disagreements(comparison: Comparison, variant: str = "B", *, change: str = "
     ]
     if not cells:
         return Html(callout("No row is answered differently." if change == "all" else f"No row was {change}.", "info"))
-    count = f"{len(rows)} rows" if len(rows) <= limit else f"the first {limit} of {len(rows)} rows"
+    count = counted(len(rows), "row") if len(rows) <= limit else f"the first {limit} of {len(rows)} rows"
     head = f"<p style='margin:.2em 0'>{escape(count)}, by {escape(comparison.primary)}</p>"
     return Html(head + table(("change", "input", "target", comparison.baseline, variant), cells))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 row`, `1,024 rows`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 class Html:

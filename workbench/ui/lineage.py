@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
 from workbench.registry.lineage_graph import KINDS
 from workbench.ui.charts import INK, Nothing, finished
+from workbench.ui.lineage_places import HEAD, HIGH, ROW, Place, Widths, arrange
 
 if TYPE_CHECKING:
     from workbench.registry.lineage_graph import Edge, Lineage, Node
 
 # Boxes of one kind that are drawn; the rest is counted.
 MOST = 12
-# Pixels.
-BOX, GAP, HIGH, ROW, HEAD = 138, 46, 36, 50, 26
 # Dark enough for white text, and apart from white and from black paper.
 COLOURS = {
     "dataset": "#2f6bb8",
@@ -47,23 +44,6 @@ _COLUMN = {
     **dict.fromkeys(("alias", "approval", "refusal"), 6),
     **dict.fromkeys(("calls", "served"), 7),
 }
-_SWEEPS = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a box is, or where a line goes through between boxes: its column and its row, from 0; rows may be halves."""
-
-    column: int
-    row: float
-
-    @property
-    def left(self) -> float:
-        return self.column * (BOX + GAP)
-
-    @property
-    def middle(self) -> float:
-        return HEAD + self.row * ROW + ROW / 2
 
 
 def lineage_chart(lineage: Lineage) -> Any:
@@ -82,28 +62,29 @@ def lineage_chart(lineage: Lineage) -> Any:
     alt = require("altair", extra="charts")
     columns = 1 + max(place.column for place in places.values())
     rows = 1 + max(place.row for path in (*paths.values(), list(places.values())) for place in path)
-    width, height = columns * (BOX + GAP) - GAP, HEAD + rows * ROW
+    widths = Widths.of(columns)
+    width, height = columns * (widths.box + widths.gap) - widths.gap, HEAD + rows * ROW
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, width], nice=False, zero=False))
     # Upside down: rows count from the top.
     down = {"axis": None, "scale": alt.Scale(domain=[height, 0], nice=False, zero=False)}
     y = alt.Y("y:Q", **down)
-    heads = alt.Chart(alt.Data(values=_heads(nodes, places, left_out)))
+    heads = alt.Chart(alt.Data(values=_heads(nodes, places, left_out, widths)))
     layers = [
-        alt.Chart(alt.Data(values=_points(nodes, edges, paths)))
+        alt.Chart(alt.Data(values=_points(nodes, edges, paths, widths)))
         .mark_line(interpolate="monotone", strokeWidth=1.5, color=INK, opacity=0.7)
         .encode(x=x, y=y, detail="edge:N", order="order:Q", tooltip="which:N"),
-        heads.mark_text(align="left", baseline="top", fontSize=11, color=INK, limit=BOX + GAP - 8).encode(
+        heads.mark_text(align="left", baseline="top", fontSize=11, color=INK, limit=widths.box + widths.gap - 8).encode(
             x=x, y=y, text="text:N"
         ),
     ]
     for kind in KINDS:
-        boxes = [_box(node, places[node.key]) for node in nodes.values() if node.kind == kind]
+        boxes = [_box(node, places[node.key], widths) for node in nodes.values() if node.kind == kind]
         if boxes:
-            layers += _boxes(alt, kind, boxes, x, down)
+            layers += _boxes(alt, kind, boxes, x, down, widths)
     return finished(alt.layer(*layers).properties(width=width, height=height), f"Lineage of {lineage.title}")
 
 
-def _boxes(alt: Any, kind: str, boxes: list[dict[str, Any]], x: Any, down: dict[str, Any]) -> list[Any]:
+def _boxes(alt: Any, kind: str, boxes: list[dict[str, Any]], x: Any, down: dict[str, Any], widths: Widths) -> list[Any]:
     facts = dict.fromkeys(name for box in boxes for name in box if name.startswith("fact_"))
     tips = [alt.Tooltip(f"{name}:N", title=title) for name, title in (("label", KINDS[kind]), ("id", "id"))]
     tips += [alt.Tooltip(f"{name}:N", title=name.removeprefix("fact_").replace("_", " ")) for name in facts]
@@ -112,13 +93,13 @@ def _boxes(alt: Any, kind: str, boxes: list[dict[str, Any]], x: Any, down: dict[
     ink = alt.condition("datum.here", alt.value("#ffffff"), alt.value(INK))
     # A box that is hollow has a fill all the same, so that one can point at it.
     full = alt.condition("datum.here", alt.value(1), alt.value(0.01))
-    text = {"align": "left", "baseline": "middle", "dx": 7, "limit": BOX - 13}
+    text = {"align": "left", "baseline": "middle", "dx": 7, "limit": widths.box - 13}
     return [
         chart.mark_rect(cornerRadius=4, color=COLOURS[kind], stroke=COLOURS[kind], strokeWidth=1.5).encode(
             x=x, x2="x2:Q", y=alt.Y("y:Q", **down), y2="y2:Q", fillOpacity=full, strokeDash=dashed, tooltip=tips
         ),
         chart.mark_text(**text, fontSize=11.5, fontWeight=600).encode(
-            x=x, y=alt.Y("first:Q", **down), text="label:N", color=ink, tooltip=tips
+            x=x, y=alt.Y("first:Q", **down), text="short:N", color=ink, tooltip=tips
         ),
         chart.mark_text(**text, fontSize=10.5, opacity=0.9).encode(
             x=x, y=alt.Y("second:Q", **down), text="note:N", color=ink, tooltip=tips
@@ -126,18 +107,19 @@ def _boxes(alt: Any, kind: str, boxes: list[dict[str, Any]], x: Any, down: dict[
     ]
 
 
-def _box(node: Node, place: Place) -> dict[str, Any]:
+def _box(node: Node, place: Place, widths: Widths) -> dict[str, Any]:
     facts = {f"fact_{name}": _said(value) for name, value in node.facts.items() if value not in (None, "", [], {})}
     top = place.middle - HIGH / 2
     note = node.note if node.here is not False else f"{node.note or node.kind} · not here"
     return {
         **facts,
         "label": node.label,
+        "short": widths.fit(node.label),
         "note": note,
         "id": node.id,
         "here": node.here is not False,
-        "x": place.left,
-        "x2": place.left + BOX,
+        "x": widths.left(place),
+        "x2": widths.left(place) + widths.box,
         "y": top,
         "y2": top + HIGH,
         "first": place.middle - (7 if note else 0),
@@ -199,77 +181,34 @@ def _columns(nodes: Mapping[str, Node], edges: Sequence[Edge]) -> dict[str, int]
     return {key: used.index(found[key]) for key in nodes}
 
 
-def arrange(
-    keys: Sequence[str], columns: Mapping[str, int], edges: Sequence[Edge]
-) -> tuple[dict[str, Place], dict[Edge, list[Place]]]:
-    """Where the boxes are, and the places through which each line goes, its ends included.
-
-    A line that passes columns has a row of its own in each, so that it runs behind no box. Rows are ordered by the mean
-    of their neighbours' (Sugiyama, Tagawa and Toda 1981, "Methods for visual understanding of hierarchical systems").
-
-    Args:
-        columns: of each key; an edge's `earlier` is left of its `later`.
-    """
-    slots: dict[int, list[str]] = {}
-    column_of, chains = dict(columns), {}
-    for key in keys:
-        slots.setdefault(columns[key], []).append(key)
-    for number, edge in enumerate(edges):
-        chain = [edge.earlier]
-        for column in range(columns[edge.earlier] + 1, columns[edge.later]):
-            chain.append(f"\0{number}.{column}")
-            slots.setdefault(column, []).append(chain[-1])
-            column_of[chain[-1]] = column
-        chains[edge] = [*chain, edge.later]
-    beside: dict[str, list[str]] = {}
-    for chain in chains.values():
-        for one, other in itertools.pairwise(chain):
-            beside.setdefault(one, []).append(other)
-            beside.setdefault(other, []).append(one)
-    tallest = max(map(len, slots.values()))
-    row: dict[str, float] = {}
-
-    def spread(column: int) -> None:
-        for place, key in enumerate(slots[column]):
-            row[key] = place + (tallest - len(slots[column])) / 2
-
-    for column in slots:
-        spread(column)
-    for sweep in range(_SWEEPS):
-        for column in sorted(slots, reverse=bool(sweep % 2)):
-            side = 1 if sweep % 2 else -1
-
-            def mean(key: str, wanted: int = column + side) -> float:
-                near = [row[one] for one in beside.get(key, ()) if column_of[one] == wanted]
-                return sum(near) / len(near) if near else row[key]
-
-            slots[column].sort(key=mean)
-            spread(column)
-    at = {key: Place(column_of[key], row[key]) for key in row}
-    return {key: at[key] for key in keys}, {edge: [at[key] for key in chain] for edge, chain in chains.items()}
-
-
 def _points(
-    nodes: Mapping[str, Node], edges: Sequence[Edge], paths: Mapping[Edge, Sequence[Place]]
+    nodes: Mapping[str, Node], edges: Sequence[Edge], paths: Mapping[Edge, Sequence[Place]], widths: Widths
 ) -> list[dict[str, Any]]:
     points = []
     for number, edge in enumerate(edges):
         path = paths[edge]
-        corners = [(path[0].left + BOX, path[0].middle)]
+        corners = [(widths.left(path[0]) + widths.box, path[0].middle)]
         for place in path[1:-1]:
-            corners += [(place.left, place.middle), (place.left + BOX, place.middle)]
-        corners.append((path[-1].left, path[-1].middle))
+            left = widths.left(place)
+            corners += [(left, place.middle), (left + widths.box, place.middle)]
+        corners.append((widths.left(path[-1]), path[-1].middle))
         which = f"{nodes[edge.later].label} {edge.word} {nodes[edge.earlier].label}"
         points += [{"edge": number, "which": which, "order": n, "x": x, "y": y} for n, (x, y) in enumerate(corners)]
     return points
 
 
-def _heads(nodes: Mapping[str, Node], places: Mapping[str, Place], left_out: Mapping[str, int]) -> list[dict[str, Any]]:
+def _heads(
+    nodes: Mapping[str, Node], places: Mapping[str, Place], left_out: Mapping[str, int], widths: Widths
+) -> list[dict[str, Any]]:
     kinds: dict[int, dict[str, None]] = {}
     for key, node in nodes.items():
         kinds.setdefault(places[key].column, {})[node.kind] = None
     return [
-        {"x": Place(column, 0).left, "y": 4, "text": ", ".join(_head(kind, left_out.get(kind, 0)) for kind in found)}
+        {
+            "x": widths.left(Place(column, 0)),
+            "y": 4,
+            "text": ", ".join(_head(kind, left_out.get(kind, 0)) for kind in found),
+        }
         for column, found in kinds.items()
     ]
 

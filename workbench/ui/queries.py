@@ -24,9 +24,9 @@ UNKNOWN = "unknown"
 _COLUMNS = {
     "model": f"coalesce(model, '{UNKNOWN}')",
     "prompt": f"coalesce(case when source = 'run' then experiment || ' · ' || variant else variant end, "
-    f"prompt_digest[8:19], '{UNKNOWN}')",
+    f"artifact, prompt_digest[8:19], '{UNKNOWN}')",
     "tenant": "coalesce(tenant, 'none')",
-    "environment": f"coalesce(case when source = 'run' then experiment end, notebook, '{UNKNOWN}')",
+    "environment": f"coalesce(case when source = 'run' then experiment end, alias, notebook, '{UNKNOWN}')",
     "source": "source",
 }
 DIMENSIONS = tuple(_COLUMNS)
@@ -112,10 +112,11 @@ class Questions:
         return cached_sql(self.layout, f"{base} {query}", **given)
 
     def by_day(self) -> pl.DataFrame:
-        """Calls, errors, priced calls and cost by day, model and prompt, of this period and the one before."""
+        """Calls, errors, priced and made-up calls, and cost by day, model and prompt, of this period and the one before."""
         return self._ask(
             "select day, model, prompt, count(*) as n, count(cost_usd) as priced, coalesce(sum(cost_usd), 0) as cost,"
-            " count(error_kind) as errors, sum(cached::int) as cached, sum(tokens_in + tokens_out) as tokens"
+            " count(error_kind) as errors, sum(cached::int) as cached, sum(tokens_in + tokens_out) as tokens,"
+            " count(*) filter (source = 'synthetic') as made_up"
             " from chosen group by day, model, prompt order by day, model, prompt",
             self.filters.before,
         )
@@ -205,8 +206,12 @@ class Questions:
         )
 
     def spending(self, since: date) -> pl.DataFrame:
-        """Dollars by day from `since` on."""
-        return self._ask("select day, coalesce(sum(cost_usd), 0) as cost from chosen group by day order by day", since)
+        """Dollars and made-up calls by day from `since` on."""
+        return self._ask(
+            "select day, coalesce(sum(cost_usd), 0) as cost, count(*) filter (source = 'synthetic') as made_up"
+            " from chosen group by day order by day",
+            since,
+        )
 
     def _scored(self) -> str:
         return (

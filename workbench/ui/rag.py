@@ -13,7 +13,7 @@ import polars as pl
 from workbench.errors import require
 from workbench.html import callout, table
 from workbench.ui.charts import GREY, INK, VARIANT_COLOURS, finished
-from workbench.ui.lab import Html
+from workbench.ui.lab import Html, counted
 
 if TYPE_CHECKING:
     from workbench.retrieval.types import Chunk, Document, Span
@@ -52,9 +52,7 @@ def _chunk_sentence(document: Document, chunks: Sequence[Chunk], evidence: Seque
     if not chunks:
         return f"{html.escape(document.id)} has no chunks."
     sizes = [chunk.end - chunk.start for chunk in chunks]
-    said = (
-        f"<b>{_count(len(chunks), 'chunk')}</b> of {html.escape(document.id)}, {min(sizes)} to {max(sizes)} characters."
-    )
+    said = f"<b>{counted(len(chunks), 'chunk')}</b> of {html.escape(document.id)}, {min(sizes)} to {max(sizes)} characters."
     if evidence:
         whole = sum(any(chunk.start <= span.start and span.end <= chunk.end for chunk in chunks) for span in evidence)
         cut = len(evidence) - whole
@@ -63,10 +61,6 @@ def _chunk_sentence(document: Document, chunks: Sequence[Chunk], evidence: Seque
             + (f"{cut} of {len(evidence)} cut in two." if cut else f"none of {len(evidence)} is cut in two.")
         )
     return said
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _strip(document: Document, chunks: Sequence[Chunk], evidence: Sequence[Span]) -> str:
@@ -227,12 +221,15 @@ def _title(alt: Any, text: str) -> Any:
     return alt.TitleParams(text, color=INK, anchor="start", fontSize=14, fontWeight=600, offset=12)
 
 
-def picked_label(selections: Mapping[str, Any], result: TuneResult) -> str:
-    """The label of the configuration that was clicked in `configurations_plot`; that of the leader where none was.
+def picked_label(selections: Mapping[str, Any], result: TuneResult, chosen: str | None = None) -> str:
+    """The label of the configuration that was chosen, else of the one clicked in `configurations_plot`, else the leader's.
 
     Args:
         selections: of `marimo.ui.altair_chart`.
+        chosen: by a control that takes no mouse.
     """
+    if chosen:
+        return chosen
     labels = selections.get(PICKED, {}).get("configuration") or [result.leader]
     return str(labels[0])
 

@@ -22,7 +22,7 @@ from workbench.surroundings import runs_as_script
 from workbench.ui.charts import difference_plot
 from workbench.ui.experiments_app import age
 from workbench.ui.experiments_app_rows import visible, with_visible_rows
-from workbench.ui.lab import Html
+from workbench.ui.lab import Html, counted
 from workbench.ui.lineage import lineage_chart
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def evidence(artifact: Artifact) -> Html:
     """The decision of a promotion, and how much it rests on."""
     found = artifact.evidence()
     scorers, variants = (", ".join(found.scores[name].unique(maintain_order=True)) for name in ("scorer", "variant"))
-    amount = f"{len(found.calls)} calls of {variants}, scored by {scorers}"
+    amount = f"{counted(len(found.calls), 'call')} of {variants}, scored by {scorers}"
     sentence = (
         found.decision["sentence"] if found.decision else "There was one variant, so there was nothing to decide."
     )
@@ -168,7 +168,7 @@ def gate_checks(artifact: Artifact) -> Html:
     """What the policy asked at the promotion, and what was found."""
     gate = artifact.gate
     rows = [("✓" if check["passed"] else "✗", check["name"], check["detail"]) for check in gate["checks"]]
-    said = f"All {len(rows)} checks passed." if gate["passed"] else "The gate refused it."
+    said = f"{counted(len(rows), 'check')} passed." if gate["passed"] else "The gate refused it."
     return Html(callout(said, "ok" if gate["passed"] else "bad") + table(("", "check", "finding"), rows))
 
 
@@ -179,16 +179,13 @@ def history(layout: Layout, name: str, version: int | None = None) -> Html:
         version: of one version only.
     """
     moves = [move for move in names.history(layout, name) if version is None or _touches(move, version)]
-    rows = [(move.at[:16].replace("T", "\u00a0"), move.actor, _said(move), _why(move)) for move in reversed(moves)]
+    rows = [(_when(move.at), move.actor, _said(move), _why(move)) for move in reversed(moves)]
     return Html(table(("when (UTC)", "who", "what", "why"), rows) if rows else callout("Nothing happened yet.", "info"))
 
 
 def consents(layout: Layout, name: str, version: int) -> Html:
     """Who approved a version."""
-    rows = [
-        (who.role, who.actor, who.at[:16].replace("T", "\u00a0"), who.comment)
-        for who in approvals(layout, name, version)
-    ]
+    rows = [(who.role, who.actor, _when(who.at), who.comment) for who in approvals(layout, name, version)]
     return Html(table(("role", "who", "when (UTC)", "comment"), rows) if rows else "<p>Nobody approved it yet.</p>")
 
 
@@ -241,6 +238,8 @@ def _summed(found: ArtifactDiff, hidden: int) -> Html:
     said = f"Changed from {found.before} to {found.after}: {changed or 'nothing that answers'}."
     if found.shared:
         said += f" Of {found.shared} rows that both were asked, {found.fixed} got better and {found.broken} got worse."
+    if found.no_longer_scored or found.newly_scored:
+        said += f" {len(found.no_longer_scored)} have a score no longer, {len(found.newly_scored)} have one only now."
     if hidden:
         said += f" {hidden} of these are of other tenants; they are not shown to you."
     return Html(callout(said, "info"))
@@ -257,6 +256,11 @@ def open_version(layout: Layout, reference: str) -> Artifact:
     if not artifact.layers:
         raise IntegrityError(f"{reference} has no parts", hint="Promote the run again.")
     return artifact
+
+
+def _when(at: str) -> str:
+    """A time to the minute, which no line breaks."""
+    return at[:16].replace("T", "\u00a0").replace("-", "\u2011")
 
 
 def _touches(move: Move, version: int) -> bool:

@@ -12,7 +12,7 @@ from workbench import access
 from workbench.errors import AccessDenied, DataError, GateRefused, UsageError
 from workbench.html import callout, escape
 from workbench.registry import names
-from workbench.registry.aliases import check_alias_move, move_alias
+from workbench.registry.aliases import check_alias_move, move_alias, roll_back
 from workbench.registry.approvals import approve
 from workbench.registry.policy import DEFAULT_FILE, alias_policy
 from workbench.ui.lab import Html, Problem, safely
@@ -94,6 +94,8 @@ def offers(layout: Layout, artifact: Artifact, alias: str | None) -> tuple[Offer
         move = Offer("move", alias, now, None, f"{where} already.")
     else:
         move = Offer("move", alias, now, artifact.version, f"{where}; moved, it points at version {artifact.version}.")
+    if now is None:
+        return move, Offer("rollback", alias, now, None, f"{alias} points nowhere, so there is nothing to roll back.")
     trail = names.trail_of(move for move in names.history(layout, artifact.name) if move.alias == alias)
     if len(trail) < 2:
         said = f"{alias} has never pointed anywhere else, so it cannot be rolled back."
@@ -103,7 +105,13 @@ def offers(layout: Layout, artifact: Artifact, alias: str | None) -> tuple[Offer
 
 
 def what_would_happen(found: Sequence[Offer]) -> Html:
+    """What each offer would do, or why nothing can be done, in a sentence each."""
     return Html(f"<p>{' '.join(escape(offer.said) for offer in found)}</p>")
+
+
+def why_not(found: Sequence[Offer]) -> Html:
+    """Why buttons do not work, but for what `what_would_happen` says already."""
+    return reason(*(text for offer in found if (text := refusal(offer)) != offer.said))
 
 
 def refusal(offer: Offer) -> str:
@@ -161,7 +169,7 @@ def carry_out(layout: Layout, reference: str, offer: Offer) -> Html:
 
     Raises:
         AccessDenied: who is signed in is no editor.
-        GateRefused: by the policy of the alias.
+        GateRefused: by the policy of the alias, or because the version that it would go back to is damaged or unsigned.
         UsageError: nothing was offered, or the alias was moved since.
     """
     who = access.require("editor", offer.verb)
@@ -177,7 +185,7 @@ def carry_out(layout: Layout, reference: str, offer: Offer) -> Html:
             )
         found = move_alias(layout, reference, offer.alias)
         return Html(callout(f"{who.name} moved {offer.alias} to {found.name}@{found.version}.", "ok"))
-    found = names.rollback(layout, name, offer.alias, was=offer.now)
+    found = roll_back(layout, name, offer.alias, was=offer.now)
     return Html(callout(f"{who.name} rolled {offer.alias} back to {found.name}@{found.version}.", "ok"))
 
 
