@@ -134,6 +134,25 @@ def test_a_slow_disk_makes_the_recorder_wait_instead_of_filling_memory(
     assert len(read(tmp_path)) == 500
 
 
+def test_a_recorder_that_must_not_wait_is_refused_while_the_disk_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    fsync = os.fsync
+
+    def hang(descriptor: int) -> None:
+        goes_on.wait(30)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    with EventLog(tmp_path, pending_bytes=5_000, wait=False) as log:
+        log.record_many("calls", [a_call(n) for n in range(100)])
+        with pytest.raises(EventsError, match="as fast as they come"):
+            log.record("calls", a_call(100))
+        goes_on.set()
+    assert len(read(tmp_path)) == 100
+
+
 def _record_in_child(folder: Path, log: EventLog | None) -> None:
     # A child that forgets to close, as most do.
     log = log or EventLog(folder)

@@ -252,6 +252,7 @@ def test_preferences_can_start_from_an_adapter_and_depart_from_it(layout: Layout
 
     tuned = train(layout, make_recipe(layout), show_progress=False).adapter
     recipe = dpo(layout, adapter=tuned.digest, rank=2, max_steps=6, eval_every=6)
+    assert plan(layout, recipe, show_progress=False).pilot is not None
     result = train(layout, recipe, show_progress=False)
     assert result.metrics["loss"][0] == pytest.approx(math.log(2), abs=1e-4)
     assert result.adapter.manifest.rank == tuned.manifest.rank == 4

@@ -57,6 +57,7 @@ class EventLog:
     Args:
         folder: of the events of a workspace.
         compact: called in a thread of its own whenever a journal has grown by `compact_bytes`.
+        wait: once `pending_bytes` wait for the disk, `record` waits too; else it refuses.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class EventLog:
         compact: Callable[[], object] | None = None,
         compact_bytes: int = COMPACT_BYTES,
         pending_bytes: int = PENDING_BYTES,
+        wait: bool = True,
         now: Callable[[], str] = utc_now,
     ) -> None:
         self.folder = folder
+        self._wait = wait
         self._compact, self._compact_bytes, self._limit, self._now = compact, compact_bytes, pending_bytes, now
         self._encoders: dict[str, Encoder] = {}
         self._reset()
@@ -115,6 +118,10 @@ class EventLog:
             if self._closed:
                 raise EventsError("this event log is closed", hint="Make another one.")
             while self._waiting >= self._limit and self._failure is None:
+                if not self._wait:
+                    raise EventsError(
+                        f"events are not written to {self.folder} as fast as they come", hint="See to its disk."
+                    )
                 self._urgent = True
                 self._state.notify_all()
                 self._state.wait(1)

@@ -66,7 +66,8 @@ class Recording:
     def __init__(self, served: Served, folder: Path, *, alias: str | None = None, content: bool = True) -> None:
         self.folder = folder
         self.content = content
-        self._log = Events(folder).log()
+        # Whoever asks does not wait for a disk that hangs.
+        self._log = Events(folder).log(wait=False)
         model = served.engine.info
         self._same = {
             "pipeline_digest": served.pipeline.digest,
