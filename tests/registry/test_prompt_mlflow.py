@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import re
-import shlex
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -326,20 +323,3 @@ def test_as_a_person_types_it(layout: Layout, other: Layout, uri: str, monkeypat
     monkeypatch.chdir(other.root)
     assert said("import", "--mlflow", uri, "voice") == "voice: 1 version added (1), 0 here already\n"
     assert json.loads(said("import", "--mlflow", uri, "--json"))["prompts"][0]["name"] == "sort"
-
-
-def test_the_commands_of_the_guide_run(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(__file__).parents[2]
-    blocks = re.findall(r"```bash\n(.*?)```", (root / "docs" / "prompts.md").read_text("utf-8"), re.DOTALL)
-    shutil.copytree(root / "prompts", tmp_path / "workspace" / "prompts")
-    shutil.copy(root / "workbench.toml", tmp_path / "workspace")
-    monkeypatch.chdir(tmp_path / "workspace")
-    who = ("-c", "user.name=ada", "-c", "user.email=ada@example.com")
-    for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "prompts")):
-        subprocess.run(["git", *command], check=True)
-    told = [
-        said(*shlex.split(line.replace("http://localhost:5000", uri))[2:])
-        for block in blocks
-        for line in block.splitlines()
-    ]
-    assert "triage: 1 version registered, 0 there already" in told[-2]
