@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.ending import end
 from tests.instant import InstantEngine
 from tests.workspaces import make_workspace
 from workbench import api
@@ -19,6 +20,10 @@ share_cores()
 # How long an example takes says what else the machine does.
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
+
+
+def pytest_sessionfinish() -> None:
+    end()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

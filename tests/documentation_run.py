@@ -6,7 +6,6 @@ and pip, which finds everything installed, installs nothing. Otherwise a command
 
 from __future__ import annotations
 
-import atexit
 import base64
 import contextlib
 import functools
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.documentation import Block, blocks, unsaid
+from tests.ending import at_end
 from tests.ports import free_port
 from tests.registry.registries import PASSWORD, USER, registry
 from workbench.init.init import init_workspace
@@ -244,7 +244,7 @@ def _answers(address: str) -> bool:
 def _stand_ins() -> Path:
     """A folder of programs that come before others of the same name, until this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="workbench-docs-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     python = sys.executable
     auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     fields = {"python": python, "folder": Path(python).parent, "auth": auth, "workbench": _quick_workbench(folder)}
@@ -274,7 +274,7 @@ def _quick_workbench(folder: Path) -> str:
         process.stdin.close()
         process.wait()
 
-    atexit.register(stop)
+    at_end(stop)
     while not address.exists():
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import http.client
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.ending import at_end
 from tests.ports import free_port
 
 USER, PASSWORD = "ada", "s3cret-word"
@@ -80,7 +80,7 @@ def registry(*, login: bool = False) -> Server:
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
-    atexit.register(stop)
+    at_end(stop)
     for _ in range(200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return Server(f"127.0.0.1:{port}", folder / "storage")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import itertools
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ending import at_end
 from tests.ports import free_port
 
 _numbers = itertools.count()
@@ -50,7 +50,7 @@ def _server() -> int:
         _run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
 
-    atexit.register(stop)
+    at_end(stop)
     return port
 
 
