@@ -16,6 +16,7 @@ with app.setup:
     import marimo as mo
 
     import workbench as wb
+    from workbench.html import counted
     from workbench.ui import charts, experiments_app, experiments_app_run, header, lab
 
 
@@ -59,7 +60,7 @@ def _(dataset, runs, script, state, text, wanted, ws):
     with mo.status.spinner("Deciding"):
         shown = experiments_app.run_table(ws.layout, found)
     _first = experiments_app.place_of(shown, wanted, script)
-    _label = f"{len(shown)} of {lab.counted(len(runs.ids), 'run')}"
+    _label = f"{len(shown)} of {counted(len(runs.ids), 'run')}"
     table = mo.ui.table(shown, initial_selection=_first, label=_label, **experiments_app.RUN_TABLE)
     print(shown, *runs.problems.items(), sep="\n") if script else None
     table if len(shown) else experiments_app.no_match()

@@ -28,6 +28,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 row`, `1,024 rows`.
+
+    Args:
+        many: the word for other counts than one; `one` with an s by default.
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, raw: bool = False) -> str:
     """A compact table. Cells are escaped unless `raw`; numbers are set to the right."""
     style = "padding:.25em .7em;border-bottom:1px solid rgba(128,128,128,.3);vertical-align:top;"

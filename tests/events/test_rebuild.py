@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +14,10 @@ import polars as pl
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from tests.events.rows import a_call
-from tests.events.test_store import START, Shelves, at
+from tests.events.test_store import START, AnySequence, Shelves
 from workbench.errors import DataError, EventsError, WorkbenchWarning
 from workbench.events import compact, days, rebuild
 from workbench.events.commit import list_files
@@ -56,57 +55,18 @@ def killed_after(steps: int) -> Iterator[None]:
             yield
 
 
-class WorstDay(RuleBasedStateMachine):
-    """Recorded rows and shelves against a plain list of them, while manifests get lost and compactions are killed."""
+class WorstDay(AnySequence):
+    """As any sequence, while manifests get lost and compactions are killed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.shelves = Shelves()
-        self.events = Events(self.folder, [self.shelves])
-        self.log = self.events.log(compact=False)
-        self.recorded: dict[str, str] = {}
         self.path = manifest_path(self.folder, "calls")
         self.backups: list[bytes] = []
-
-    def expected(self) -> list[str]:
-        rows = [name for name, source in self.recorded.items() if source != "removed"]
-        return sorted(rows + [name for _, held in self.shelves.held.values() for name in held["trace_id"]])
-
-    @rule(count=st.integers(1, 4), synthetic=st.booleans())
-    def record(self, count: int, synthetic: bool) -> None:
-        source = "synthetic" if synthetic else "served"
-        numbers = range(len(self.recorded), len(self.recorded) + count)
-        self.log.record_many("calls", [a_call(n, started_at=at(n), source=source) for n in numbers])
-        self.log.flush()
-        self.recorded |= {f"trace-{n}": source for n in numbers}
-
-    @rule()
-    def begin_another_journal(self) -> None:
-        self.log.close()
-        self.log = self.events.log(compact=False)
-
-    @rule(few=st.sampled_from([1, 4]), folders=st.booleans(), grace=st.sampled_from([0.0, 1e6]))
-    def compact(self, few: int, folders: bool, grace: float) -> None:
-        self.events.compact(few=few, folders=folders, grace_s=grace)
 
     @rule(steps=st.integers(0, 8), grace=st.sampled_from([0.0, 1e6]))
     def kill_a_compaction(self, steps: int, grace: float) -> None:
         with killed_after(steps):
             self.events.compact(few=1, grace_s=grace)
-
-    @rule(name=st.sampled_from("xy"), numbers=st.lists(st.integers(0, 20), unique=True, max_size=4))
-    def fill_shelf(self, name: str, numbers: list[int]) -> None:
-        self.shelves.put(name, numbers)
-
-    @rule(name=st.sampled_from("xy"))
-    def drop_shelf(self, name: str) -> None:
-        self.shelves.held.pop(name, None)
-
-    @rule()
-    def remove_synthetic(self) -> None:
-        self.events.remove("calls", pl.col("source") == "synthetic")
-        self.recorded |= {name: "removed" for name, source in self.recorded.items() if source == "synthetic"}
 
     @rule()
     def back_up(self) -> None:
@@ -150,12 +110,6 @@ class WorstDay(RuleBasedStateMachine):
         with killed_after(steps):
             self.events.rebuild()
         self.events.rebuild()
-
-    @invariant()
-    def every_row_is_there_once(self) -> None:
-        assert sorted(self.events.frame("calls").collect()["trace_id"]) == self.expected()
-        assert sorted(self.events.sql("select trace_id from calls")["trace_id"]) == self.expected()
-        assert not self.events.problems
 
     def teardown(self) -> None:
         self.log.close()

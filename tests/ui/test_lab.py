@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from workbench import api
 from workbench.errors import UsageError
+from workbench.html import counted
 from workbench.notebook_run import parse_arguments
 from workbench.ui import lab
-from workbench.ui.lab import Choices, build_experiment, counted, prompt_texts
+from workbench.ui.lab import Choices, build_experiment, prompt_texts
 
 ROOT = Path(__file__).parents[2]
 

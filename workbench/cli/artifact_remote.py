@@ -8,7 +8,7 @@ import typer
 
 from workbench.cli.common import print_json
 from workbench.cli.registry import Json, Reference, artifact_app
-from workbench.cli.tables import counted
+from workbench.html import counted
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from workbench.files import short
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:
-    from workbench.registry.artifact import Artifact
+    from workbench.registry.artifact import Artifact, BlobCheck
     from workbench.registry.keyless import SignedKeyless
 
 TrustConfig = Annotated[
@@ -118,7 +118,7 @@ def verify(
     layout = Layout.find()
     found = Artifact.open(layout, artifact)
     checks = found.check()
-    asked = _signatures_asked(layout, found, key, identity, issuer, (trust_config, staging, offline))
+    asked = _signatures_asked(layout, found, checks, key, identity, issuer, (trust_config, staging, offline))
     if as_json:
         layers = [{"title": c.title, "digest": c.digest, "size": c.size, "ok": c.ok, "error": c.error} for c in checks]
         sound, signed, reason = all(check.ok for check in checks), None, None
@@ -147,6 +147,7 @@ def verify(
 def _signatures_asked(
     layout: Layout,
     artifact: Artifact,
+    checks: tuple[BlobCheck, ...],
     key: Path | None,
     identity: str | None,
     issuer: str | None,
@@ -162,11 +163,11 @@ def _signatures_asked(
     file, staging, offline = trust
     asked: list[tuple[Callable[[], None], str]] = []
     if key is not None:
-        asked.append((partial(verify_signature, artifact, PublicKey.read(key)), str(key)))
+        asked.append((partial(verify_signature, artifact, PublicKey.read(key), checks), str(key)))
     if identity and issuer:
         who = Identity(identity=identity, issuer=issuer)
         root = partial(trusted_root, layout, file=file, staging=staging, offline=offline)
-        asked.append((partial(verify_keyless, artifact, who, root), str(who)))
+        asked.append((partial(verify_keyless, artifact, who, root, checks), str(who)))
     return asked
 
 

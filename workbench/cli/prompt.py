@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.common import print_json
-from workbench.cli.tables import counted, print_table
+from workbench.cli.tables import print_table
 from workbench.errors import UsageError
 from workbench.files import short
+from workbench.html import counted
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.tables import counted, print_table
+from workbench.cli.tables import print_table
 from workbench.errors import GateRefused, UsageError
 from workbench.files import short, write_atomic
+from workbench.html import counted
 from workbench.workspace import Layout
 
 if TYPE_CHECKING:

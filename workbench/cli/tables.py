@@ -1,4 +1,4 @@
-"""Tables and counts as the commands print them."""
+"""Tables as the commands print them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 version`, `2,000 versions`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:

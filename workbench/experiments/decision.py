@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from workbench.experiments.power import MOST_ROWS, rows_needed
+from workbench.html import counted
 
 Outcome: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive"]
 Unit: TypeAlias = Literal["share", "s", "tokens", "usd", ""]
@@ -199,7 +200,7 @@ def _sentence(
         shown.append(f"{100 * level:g}% interval {limits}")
     if row.p_holm is not None:
         shown.append(f"adjusted p {p_text(row.p_holm)}")
-    rows = f"{row.n:,} row" + ("" if row.n == 1 else "s")
+    rows = counted(row.n, "row")
     shown.append(rows if row.clusters is None else f"{rows} in {row.clusters:,} groups")
     numbers = f"{means} ({', '.join(shown)})"
     margin = "" if row.margin is None else amount(row.margin, row.unit, points=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import IntegrityError, WorkbenchError
 from workbench.files import canonical_json, digest_bytes
-from workbench.registry.artifact import Artifact
+from workbench.registry.artifact import Artifact, BlobCheck
 from workbench.registry.attest import ATTESTED, PAYLOAD_TYPE, STATEMENT, statement, subjects_of
 from workbench.registry.keyless_trust import reason
 from workbench.registry.oci import TITLE, Descriptor
@@ -163,15 +163,23 @@ def identities_by(artifact: Artifact, wanted: Sequence[Identity], root: Callable
     return [who for who in dict.fromkeys(wanted) if _said_by(found, who) >= {COSIGN_SIGN, *ATTESTED}]
 
 
-def verify_keyless(artifact: Artifact, wanted: Identity, root: Callable[[], TrustedRoot]) -> None:
+def verify_keyless(
+    artifact: Artifact,
+    wanted: Identity,
+    root: Callable[[], TrustedRoot],
+    checks: tuple[BlobCheck, ...] | None = None,
+) -> None:
     """Make sure that an identity has signed the artifact, whose bytes are verified too, and has attested to it.
+
+    Args:
+        checks: what `Artifact.check` has just found, so as not to hash it all again.
 
     Raises:
         IntegrityError: it is damaged, not signed without a key, or by others only, or its signatures do not verify; or the
             identity's provenance or bill of materials is missing or does not verify.
         WorkbenchError: whatever `root` raises.
     """
-    artifact.verify()
+    artifact.verify(checks)
     label = f"{artifact.name}@{artifact.version}"
     hint = f"Sign it with: workbench artifact sign {label} --keyless"
     if not any(referrers(artifact, BUNDLE_TYPE)):

@@ -17,7 +17,8 @@ from typing import Any
 
 from workbench.errors import IntegrityError
 from workbench.files import canonical_json
-from workbench.registry.artifact import Artifact
+from workbench.html import counted
+from workbench.registry.artifact import Artifact, BlobCheck
 from workbench.registry.attest import (
     ATTESTED,
     CYCLONEDX,
@@ -95,19 +96,22 @@ def count_signatures(artifact: Artifact) -> int:
     return sum(1 for _ in _signatures(artifact))
 
 
-def verify_signature(artifact: Artifact, key: PublicKey) -> None:
+def verify_signature(artifact: Artifact, key: PublicKey, checks: tuple[BlobCheck, ...] | None = None) -> None:
     """Make sure that a key has signed the artifact, whose bytes are verified too, and has attested to it.
+
+    Args:
+        checks: what `Artifact.check` has just found, so as not to hash it all again.
 
     Raises:
         IntegrityError: it is damaged, unsigned, or signed by others only; or an attestation by the key is missing, damaged
             or of another artifact.
     """
-    artifact.verify()
+    artifact.verify(checks)
     label = f"{artifact.name}@{artifact.version}"
     hint = f"Sign it with: workbench artifact sign {label} --key FILE"
     if not _signers(artifact, [key]):
         count = count_signatures(artifact)
-        others = f"has {count} signature{'s' * (count > 1)}, none of this key"
+        others = f"has {counted(count, 'signature')}, none of this key"
         raise IntegrityError(f"{label} {others if count else 'is not signed'}", hint=hint)
     if faults := attestation_faults(artifact, key):
         raise IntegrityError(f"{label} is signed by this key, but {'; '.join(faults)}", hint=hint)

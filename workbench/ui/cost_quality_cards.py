@@ -8,8 +8,8 @@ from datetime import date
 import polars as pl
 
 from workbench.analytics.whatif import Sums
-from workbench.html import escape
-from workbench.ui.lab import Html, counted
+from workbench.html import counted, escape
+from workbench.ui.lab import Html
 from workbench.ui.queries import Filters, sums
 
 

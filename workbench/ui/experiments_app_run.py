@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from workbench import access
 from workbench.errors import WorkbenchError
 from workbench.files import short
-from workbench.html import callout, escape, table
+from workbench.html import callout, counted, escape, table
 from workbench.registry import names
 from workbench.ui.experiments_app import compared
 from workbench.ui.experiments_app_rows import hidden_note, with_visible_rows
-from workbench.ui.lab import Html, counted, disagreements
+from workbench.ui.lab import Html, disagreements
 
 if TYPE_CHECKING:
     from workbench.experiments.across import AcrossRuns

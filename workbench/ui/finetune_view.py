@@ -7,9 +7,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import require
-from workbench.html import callout
+from workbench.html import callout, counted
 from workbench.ui.charts import VARIANT_COLOURS, Nothing, finished
-from workbench.ui.lab import Html, counted
+from workbench.ui.lab import Html
 
 if TYPE_CHECKING:
     from workbench.api import Workspace

@@ -13,11 +13,11 @@ from workbench import access
 from workbench.analytics.cached import cached_sql
 from workbench.apps.listing import HOME, App, find_apps
 from workbench.errors import require
-from workbench.html import callout, escape, table
+from workbench.html import callout, counted, escape, table
 from workbench.state.db import Audit, reading
 from workbench.ui.charts import Nothing, finished
 from workbench.ui.experiments_app import Runs, age, find_runs
-from workbench.ui.lab import Html, counted
+from workbench.ui.lab import Html
 from workbench.ui.registry_app import versions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import UsageError, WorkbenchError
 from workbench.experiments.starting_point import plain_prompt, starting_point
-from workbench.html import callout, escape, table
+from workbench.html import callout, counted, escape, table
 from workbench.pipeline.prompt import Prompt
 from workbench.surroundings import runs_as_script
 
@@ -225,11 +225,6 @@ def disagreements(comparison: Comparison, variant: str = "B", *, change: str = "
     count = counted(len(rows), "row") if len(rows) <= limit else f"the first {limit} of {len(rows)} rows"
     head = f"<p style='margin:.2em 0'>{escape(count)}, by {escape(comparison.primary)}</p>"
     return Html(head + table(("change", "input", "target", comparison.baseline, variant), cells))
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """`1 row`, `1,024 rows`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 class Html:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from workbench.errors import require
-from workbench.html import callout, table
+from workbench.html import callout, counted, table
 from workbench.ui.charts import GREY, INK, VARIANT_COLOURS, finished
-from workbench.ui.lab import Html, counted
+from workbench.ui.lab import Html
 
 if TYPE_CHECKING:
     from workbench.retrieval.types import Chunk, Document, Span

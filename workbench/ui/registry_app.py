@@ -13,7 +13,7 @@ from workbench import access
 from workbench.errors import IntegrityError
 from workbench.experiments.comparison import Comparison
 from workbench.files import short
-from workbench.html import callout, escape, table
+from workbench.html import callout, counted, escape, table
 from workbench.registry import names
 from workbench.registry.approvals import approvals
 from workbench.registry.artifact import Artifact
@@ -22,7 +22,7 @@ from workbench.surroundings import runs_as_script
 from workbench.ui.charts import difference_plot
 from workbench.ui.experiments_app import age
 from workbench.ui.experiments_app_rows import visible, with_visible_rows
-from workbench.ui.lab import Html, counted
+from workbench.ui.lab import Html
 from workbench.ui.lineage import lineage_chart
 
 if TYPE_CHECKING:
